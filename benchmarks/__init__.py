@@ -1,0 +1,1 @@
+"""Measured figures, each beside its peer in one run: ``python -m benchmarks.NAME [--json] [--save]``."""

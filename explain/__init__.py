@@ -1,0 +1,1 @@
+"""Why does it say so? Heatmaps, their geometry, and the examination that composes everything."""

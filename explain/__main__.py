@@ -1,0 +1,132 @@
+"""``python -m explain``: examine one image into an evidence bundle, or recompute a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from models.errors import ExhibitError
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of ``python -m explain``."""
+    parser = argparse.ArgumentParser(prog="python -m explain", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    examine = commands.add_parser("examine", help="predict, explain and detect; write an evidence bundle")
+    examine.add_argument("image", type=Path)
+    examine.add_argument("--task", required=True)
+    examine.add_argument("--model", nargs="+", metavar="ID", help="zoo ids; the task's bundled models if not given")
+    examine.add_argument("--method", nargs="+", metavar="M", help="heatmap methods; all if not given")
+    examine.add_argument("--target", metavar="LABEL", help="label to explain; each model's own answer if not given")
+    examine.add_argument(
+        "--question", metavar="TEXT", help="what vision-language models are asked; their own if not given"
+    )
+    examine.add_argument("--style", metavar="NAME", help="prompt style: plain, informed or captioned")
+    examine.add_argument(
+        "--precision", metavar="NAME", help="weights of vision-language models: auto, fp32, bf16, int8, nf4"
+    )
+    examine.add_argument(
+        "--layer", metavar="PART", help="where to look into them: tower (default), projector or language"
+    )
+    examine.add_argument("--compare-base", action="store_true", help="examine also the base models and the difference")
+    examine.add_argument("--faithfulness", action="store_true", help="also measure how far to believe each heatmap")
+    examine.add_argument("--detector", metavar="ID", default=None, help="zoo id of the object detector, or 'none'")
+    examine.add_argument("--out", type=Path, required=True, metavar="DIR")
+    examine.add_argument("--no-original", action="store_true", help="keep only the hash of the picture")
+    replay = commands.add_parser("replay", help="recompute a bundle and report any difference")
+    replay.add_argument("folder", type=Path)
+    replay.add_argument("--image", type=Path, help="the original file, when the bundle does not hold it")
+    for command in (examine, replay):
+        command.add_argument("--zoo", type=Path, help="a zoo file of your own models")
+        command.add_argument("--json", action="store_true", help="machine-readable result")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 when done, 2 when the input or arguments cannot be used, 1 when a replay differs.
+    """
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    try:
+        return _examine(arguments) if arguments.command == "examine" else _replay(arguments)
+    except ExhibitError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _examine(arguments: argparse.Namespace) -> int:
+    from explain.bundle import describe
+    from explain.catalog import CATALOG
+    from explain.examination import DEFAULT_DETECTOR, Settings, examine_steps, measure_faithfulness
+    from explain.faithfulness import FaithfulnessMeter
+    from models.imaging import read_image
+    from models.loading import ModelLoader
+    from models.registry import load_zoo
+
+    zoo = load_zoo(arguments.zoo)
+    bundled = tuple(spec.id for spec in zoo.for_task(arguments.task) if spec.bundled)
+    detector = arguments.detector or DEFAULT_DETECTOR
+    settings = Settings(
+        task=arguments.task,
+        models=tuple(arguments.model or bundled),
+        methods=tuple(arguments.method or CATALOG),
+        target=arguments.target,
+        detector=None if detector == "none" else detector,
+        question=arguments.question,
+        style=arguments.style,
+        precision=arguments.precision,
+        layer=arguments.layer,
+        compare_base=arguments.compare_base,
+    )
+    source = read_image(arguments.image)
+    loader = ModelLoader(zoo)
+    for state in examine_steps(source, settings, loader):
+        sys.stderr.write(f"[{state.done:4.0%}] {state.stage}\n")
+    if arguments.faithfulness:
+        state = measure_faithfulness(state, loader, FaithfulnessMeter())
+    folder = state.save(arguments.out, include_original=not arguments.no_original)
+    if arguments.json:
+        sys.stdout.write(json.dumps({**describe(state), "bundle": str(folder)}, ensure_ascii=False) + "\n")
+        return 0
+    for prediction in (*state.predictions, *state.base_predictions):
+        shares = ", ".join(f"{label} {share:.1%}" for label, share in prediction.probabilities.items())
+        sys.stdout.write(f"{prediction.model_id}: {prediction.label} ({shares}; {prediction.status.state})\n")
+    for words in state.words:
+        ranked = sorted(zip(words.scores.tolist(), words.words, strict=True), key=lambda one: -abs(one[0]))[:5]
+        shown = ", ".join(f"{word} {score:+.2g}" for score, word in ranked)
+        sys.stdout.write(f"words of {words.model_id}, {words.target}: {shown}\n")
+    for one in state.faithfulness:
+        said = one.badge.text if one.badge else ""
+        sys.stdout.write(f"{one.method} of {one.model_id}: {said}\n")
+    if state.verdict:
+        sys.stdout.write(f"verdict: {state.verdict.label}, agreement {state.verdict.agreement:.0%}\n")
+    for problem in state.problems:
+        sys.stdout.write(f"not done: {problem.subject}: {problem.message}\n")
+    sys.stdout.write(f"bundle: {folder}\n")
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from explain.replay import replay
+    from models.loading import ModelLoader
+    from models.registry import load_zoo
+
+    compared = replay(arguments.folder, ModelLoader(load_zoo(arguments.zoo)), arguments.image)
+    if arguments.json:
+        sys.stdout.write(json.dumps([asdict(row) for row in compared]) + "\n")
+    else:
+        for row in compared:
+            sys.stdout.write(f"{row.outcome}: {row.item}" + (f" ({row.detail})" if row.detail else "") + "\n")
+    return 1 if any(row.outcome == "different" for row in compared) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What does the model say? Images in, predictions and detections out. Knows no other room."""

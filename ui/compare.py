@@ -1,0 +1,188 @@
+"""The Compare tab: saved reports of one evaluation side by side, down to the pictures on which models disagree.
+
+Only Gradio's wiring stands here; the behaviour is in ``ui/compare_listeners.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import gradio as gr
+
+from ui.compare_gallery import ALL, GALLERY_SCRIPT, OPEN
+from ui.compare_listeners import MAX_COMPARED, CompareListeners, Wanted
+from ui.compare_shelf import Saved
+from ui.errors import guard
+from ui.examine import EXAMINE_TAB, ExamineTab
+from ui.layout import ANNOUNCE_SCRIPT, STATE_LIFETIME_S
+from ui.listeners import Opening
+from ui.services import Services
+from ui.text import say
+from ui.updates import Updates
+
+COMPARING_QUEUE: Final = "comparing"
+COMPARING_AT_ONCE: Final = 2
+# Rows are sorted where they are shown; a second press turns the order round.
+SORT_SCRIPT: Final = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-sort]");
+  if (!button) return;
+  const [header, table] = [button.closest("th"), button.closest("table")];
+  const rising = header.getAttribute("aria-sort") === "descending";
+  table.querySelectorAll("th[aria-sort]").forEach((each) => each.removeAttribute("aria-sort"));
+  header.setAttribute("aria-sort", rising ? "ascending" : "descending");
+  const value = (row) => parseFloat(row.children[button.dataset.sort].dataset.value);
+  const rows = [...table.tBodies[0].rows];
+  rows.sort((one, other) => {
+    const [a, b] = [value(one), value(other)];
+    if (isNaN(a) || isNaN(b)) return isNaN(a) - isNaN(b);
+    return rising ? a - b : b - a;
+  });
+  table.tBodies[0].append(...rows);
+});
+"""
+# The keyboard goes where the picture went.
+_FOLLOW_SCRIPT: Final = """() => {
+  const button = document.querySelector("#examine");
+  if (!button?.offsetParent) return;
+  window.scrollTo(0, 0);
+  button.focus({ preventScroll: true });
+}"""
+_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
+# Resampling is work: visitors take turns with it, apart from those whose models run.
+_COMPARING: Final[dict[str, Any]] = {
+    "concurrency_id": COMPARING_QUEUE,
+    "concurrency_limit": COMPARING_AT_ONCE,
+    **_PRIVATE,
+}
+_PLAIN: Final[dict[str, Any]] = {"apply_default_css": False, "padding": False}
+_Handed = tuple[str, Opening]
+"""The language of the page, and a picture for the Examine tab."""
+
+
+def create_compare_tab(
+    services: Services, language: gr.Radio, first_language: str, tabs: gr.Tabs, examine: ExamineTab
+) -> None:
+    """The tab inside the Blocks being built; it follows the language by itself.
+
+    Args:
+        services: what all visitors share.
+        language: the page's language selector, the first input of every listener.
+        first_language: the language to build in.
+        tabs: all tabs, to turn to Examine.
+        examine: where a picture is opened.
+    """
+    listeners = CompareListeners(services)
+    with gr.Tab(say(first_language, "tab.compare"), elem_id="compare-tab") as tab:
+        parts: dict[str, Any] = {"tab": tab} | _create_parts(first_language)
+    wanted: list[Any] = [language, parts["uploads"], parts["evaluation"], parts["reports"], parts["which"]]
+    shown = [part for name, part in parts.items() if name != "uploads"]
+    _wire_choice(listeners, parts, wanted, shown)
+    _wire_gallery(listeners, parts, wanted, tabs, examine)
+
+
+def _wire_choice(listeners: CompareListeners, parts: dict[str, Any], wanted: list[Any], shown: list[Any]) -> None:
+    """What is compared, and in which language."""
+
+    def show(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Iterator[Updates]:  # noqa: ANN401 - the controls' values
+        yield from listeners.steps(spoken, uploads, _wanted(*choice))
+
+    def translate(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Updates:  # noqa: ANN401 - as above
+        return listeners.translate(spoken, uploads, _wanted(*choice))
+
+    def add(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Iterator[Updates]:  # noqa: ANN401 - as above, and the file
+        yield from listeners.add(spoken, uploads, _wanted(*choice[:-1]), choice[-1])
+
+    answer = _listener(listeners, parts)
+    wanted[0].change(answer(translate), wanted, shown, **_COMPARING)
+    parts["tab"].select(answer(show), wanted, shown, **_COMPARING)
+    parts["reports"].input(answer(show), wanted, shown, trigger_mode="always_last", **_COMPARING)
+    parts["evaluation"].input(answer(listeners.choose_evaluation), wanted[:3], shown, **_COMPARING)
+    brought = [*wanted, parts["upload"]]
+    parts["upload"].upload(answer(add), brought, [*shown, parts["uploads"]], **_COMPARING)
+
+
+def _wire_gallery(
+    listeners: CompareListeners, parts: dict[str, Any], wanted: list[Any], tabs: gr.Tabs, examine: ExamineTab
+) -> None:
+    """The pictures on which models disagree, and the way from there to the Examine tab."""
+
+    def turn(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Updates:  # noqa: ANN401 - the controls' values
+        return listeners.turn(spoken, uploads, _wanted(*choice))
+
+    def press(spoken: str, event: gr.SelectData, uploads: tuple[Saved, ...], *choice: Any) -> Updates | _Handed:  # noqa: ANN401
+        action, _, number = str(event.index).partition("|")
+        if action == OPEN:
+            return spoken, listeners.open(spoken, uploads, _wanted(*choice), int(number))
+        return listeners.turn(spoken, uploads, _wanted(*choice), int(number))
+
+    def hand_over(answer: Updates | _Handed) -> dict[Any, Any]:
+        if isinstance(answer, dict):
+            return _to_gradio(parts, answer)
+        return {tabs: gr.Tabs(selected=EXAMINE_TAB)} | examine.open(*answer)
+
+    told = [parts["gallery"], parts["news"]]
+    parts["which"].input(_listener(listeners, parts)(turn), wanted, told, **_COMPARING)
+    pressed = parts["gallery"].select(
+        guard(press, listeners.fail, hand_over), wanted, [*told, tabs, *examine.opened], **_COMPARING
+    )
+    pressed.then(None, js=_FOLLOW_SCRIPT, **_PRIVATE)
+
+
+def _listener(listeners: CompareListeners, parts: dict[str, Any]) -> Callable[..., Any]:
+    """Makes listeners for Gradio: errors become the line of news, updates by name become updates by component."""
+    return lambda answer: guard(answer, listeners.fail, lambda updates: _to_gradio(parts, updates))
+
+
+def _wanted(evaluation: str | None, keys: list[str] | None, which: str | None) -> Wanted:
+    return Wanted(evaluation, tuple(keys or ()), which or ALL)
+
+
+def _to_gradio(parts: dict[str, Any], updates: Updates) -> dict[Any, Any]:
+    return {
+        parts[name]: properties["value"] if name == "uploads" else gr.update(**properties)
+        for name, properties in updates.items()
+    }
+
+
+def _create_parts(language: str) -> dict[str, Any]:
+    """The controls and places of the tab, in their order; their words come with the first answer."""
+    parts: dict[str, Any] = {"uploads": gr.State((), time_to_live=STATE_LIFETIME_S)}
+    with gr.Row(elem_id="compare-choice"):
+        parts["evaluation"] = gr.Dropdown(
+            [], label=say(language, "compare.evaluation"), filterable=False, scale=3, elem_id="compare-evaluation"
+        )
+        parts["reports"] = gr.CheckboxGroup(
+            [], label=say(language, "compare.reports"), scale=5, elem_id="compare-reports"
+        )
+        parts["upload"] = gr.UploadButton(
+            say(language, "compare.upload"),
+            file_types=[".json", ".zip"],
+            size="md",
+            scale=0,
+            min_width=280,
+            elem_id="compare-upload",
+        )
+    parts |= {
+        "news": gr.HTML(elem_id="compare-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN),
+        "about": gr.HTML(elem_id="compare-about", **_PLAIN),
+        "figures": gr.HTML(elem_id="compare-figures", js_on_load=SORT_SCRIPT, **_PLAIN),
+        "contrasts": gr.HTML(elem_id="compare-contrasts", **_PLAIN),
+        "diagrams": gr.HTML(elem_id="compare-diagrams", **_PLAIN),
+    }
+    with gr.Row(elem_id="compare-columns"):
+        for number in range(MAX_COMPARED):
+            with gr.Column(visible=False, min_width=300, elem_classes="compare-column") as column:
+                parts |= {
+                    f"column_{number}": column,
+                    f"confusion_{number}": gr.Plot(elem_id=f"confusion-{number}"),
+                    f"reliability_{number}": gr.Plot(elem_id=f"reliability-{number}"),
+                }
+    parts["loss"] = gr.Plot(visible=False, elem_id="compare-loss")
+    parts["numbers"] = gr.HTML(elem_id="compare-numbers", **_PLAIN)
+    parts["gallery_heading"] = gr.HTML(elem_id="compare-gallery-heading", **_PLAIN)
+    parts["which"] = gr.Radio([], visible=False, label=say(language, "compare.which"), elem_id="compare-which")
+    parts["gallery"] = gr.HTML(elem_id="compare-gallery", js_on_load=GALLERY_SCRIPT, **_PLAIN)
+    parts["unread"] = gr.HTML(elem_id="compare-unread", **_PLAIN)
+    return parts
