@@ -75,11 +75,12 @@ def serve(arguments: argparse.Namespace) -> None:
         raise ExhibitError("--mcp needs the package mcp; run `pip install mcp`.")
     from ui.access import read_accounts
     from ui.build import build_app, launch_options
-    from ui.services import build_services
+    from ui.services import build_services, import_shared_libraries
 
     accounts = read_accounts(arguments.auth) if arguments.auth else None
     if accounts is None and arguments.host not in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ:
         LOGGER.warning("Everyone who reaches %s can use this page; --auth FILE asks for a password.", arguments.host)
+    import_shared_libraries()
     services = build_services(arguments.zoo, arguments.trust, arguments.reports)
     page = build_app(services)
     try:

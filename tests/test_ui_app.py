@@ -50,3 +50,30 @@ def test_unusable_argument_ends_with_2_and_one_line(arguments, words, capsys):
     message = capsys.readouterr().err
     assert words in message
     assert "Traceback" not in message
+
+
+def test_two_threads_find_nothing_left_to_import_that_imports_itself_in_a_circle():
+    # Begun in the warm-up and in a visitor's first request at once, narwhals was a deadlock that Python broke by failing.
+    code = (
+        "import sys; from ui.services import import_shared_libraries; import_shared_libraries()\n"
+        "there = {name for name in sys.modules if name.startswith('narwhals.')}\n"
+        "import plotly.graph_objects, plotly.subplots, sklearn.linear_model, pytorch_grad_cam\n"
+        "plotly.graph_objects.Figure(plotly.graph_objects.Scatter(x=[1], y=[1]))\n"
+        "late = {name for name in sys.modules if name.startswith('narwhals.')} - there\n"
+        "sys.exit(' '.join(late) or (0 if there else 'narwhals is gone: the early import serves nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shared_libraries_come_before_anything_is_served(monkeypatch):
+    order = []
+    monkeypatch.setattr("ui.services.import_shared_libraries", lambda: order.append("imported"))
+    monkeypatch.setattr("ui.services.build_services", lambda *_: order.append("built"))
+
+    def refuse(_: object) -> None:
+        raise app.ExhibitError("stop here")
+
+    monkeypatch.setattr("ui.build.build_app", refuse)
+    assert app.main([]) == 2
+    assert order == ["imported", "built"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 import zipfile
@@ -290,6 +291,15 @@ def pack_bundle(examination: Examination, *, include_original: bool = True) -> P
             if file.is_file():
                 packed.write(file, file.relative_to(archive.parent))
     return Packed(archive, tuple(sorted((folder / "overlays").glob("*.png"))))
+
+
+def import_shared_libraries() -> None:
+    """Import, while there is one thread, what the warm-up and a visitor's first request would both import.
+
+    Both reach narwhals, one through scikit-learn and one through plotly, and its modules import each other: begun in
+    two threads at once, Python finds a deadlock and one of them fails.
+    """
+    importlib.import_module("plotly.graph_objects").Figure()
 
 
 def build_services(
