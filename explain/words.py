@@ -19,7 +19,7 @@ from explain.targets import Target
 from models.errors import IncompatibleMethodError
 from models.schema import Inputs, ModelSpec
 
-__all__ = ["PlacedWord", "Reader", "attribute_words", "place_words", "read_words"]
+__all__ = ["PlacedWord", "Reader", "attribute_words", "find_words", "place_words", "read_words"]
 
 Span = tuple[int, int]
 
@@ -80,6 +80,11 @@ def read_words(
     return attribute_words(
         taken, embedding, words, image=image, question=question, targets=targets, model_id=live.spec.id
     )
+
+
+def find_words(text: str) -> tuple[Span, ...]:
+    """Start and end (exclusive) of every word of a text, in characters; signs on their own are none."""
+    return tuple(found.span() for found in _WORD.finditer(text) if found[0][0].isalnum() or found[0][0] == "_")
 
 
 def place_words(tokenizer: Any, prompt: str, question: str, ids: Sequence[int]) -> tuple[PlacedWord, ...]:  # noqa: ANN401
