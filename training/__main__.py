@@ -1,4 +1,4 @@
-"""``python -m training scenes | charts | prepare | finetune | evaluate | zeroshot | compare | bundle | rebundle``."""
+"""``python -m training COMMAND``: make pictures, prepare, fine-tune, evaluate, compare and bundle; see ``--help``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from models.errors import ExhibitError
-from training import bundle_command, charts_command, evaluate_command, finetune_command, prepare_command
+from training import (
+    bundle_command,
+    charts_command,
+    evaluate_command,
+    finetune_command,
+    prepare_command,
+    tampered_command,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +37,14 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for room in (prepare_command, charts_command, finetune_command, evaluate_command, bundle_command):
+    for room in (
+        prepare_command,
+        charts_command,
+        tampered_command,
+        finetune_command,
+        evaluate_command,
+        bundle_command,
+    ):
         room.add_command(commands)
     return parser
 
