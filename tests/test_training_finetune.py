@@ -323,3 +323,30 @@ def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest
     arguments = ["finetune", "--recipe", str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out"]
     assert main([*arguments, str(tmp_path / "run")]) == 2
     assert "python -m training prepare" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_teacher_sees_pictures_at_its_own_size_and_the_student_the_same_made_smaller(
+    stripes: Path, tiny_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    distill = {"teacher": str(tiny_folders["resnet"]), "size": 48}
+    recipe = _write_recipe(tmp_path / "r.yaml", VIT, distill=distill, **{"image.resample": "bilinear"})
+    learner = build_learner(recipe)
+    assert (learner.processor.size["height"], learner.processor.resample) == (recipe.image.size, 2)
+    assert (learner.training_processor.size["height"], learner.training_processor.resample) == (48, 2)
+    large = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    side = recipe.image.crop
+    small = torch.nn.functional.interpolate(large, (side, side), mode="bilinear", antialias=True)
+    learner.module.eval()
+    torch.testing.assert_close(learner.module(large)["logits"], learner.module(small)["logits"])
+    shapes: list[tuple[str, int]] = []
+    learner.teacher._model.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(("teacher", given["pixel_values"].shape[-1])), with_kwargs=True
+    )
+    learner.classifier.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(("student", given["pixel_values"].shape[-1])), with_kwargs=True
+    )
+    outputs = learner.module(large)
+    learner.teacher.loss(large, torch.eye(2), outputs)
+    assert shapes == [("student", side), ("teacher", 48)]
+    finetune(recipe, stripes, tmp_path / "run", progress=False)
+    assert AutoImageProcessor.from_pretrained(tmp_path / "run").size["height"] == recipe.image.size

@@ -28,10 +28,14 @@ class Student(nn.Module):
         student: image classifier; with heads its hidden states are (n, prefix + patches, width).
         by_patch: whether patches answer too.
         hint_channels: channels of the teacher's feature maps that layers at equal distances learn to foretell.
+        side: of the pictures it takes, in pixels, where its teacher sees larger ones; those are made smaller here.
     """
 
-    def __init__(self, student: PreTrainedModel, *, by_patch: bool, hint_channels: Sequence[int] = ()) -> None:
+    def __init__(
+        self, student: PreTrainedModel, *, by_patch: bool, hint_channels: Sequence[int] = (), side: int | None = None
+    ) -> None:
         super().__init__()
+        self.side = side
         self.student = student
         self.config = student.config
         self.head = _linear_head(student, len(student.config.id2label or {})) if by_patch else None
@@ -40,6 +44,8 @@ class Student(nn.Module):
     def forward(self, pixel_values: Tensor) -> dict[str, Any]:
         """``logits`` (n, classes); with heads ``patch_logits`` and ``hints``, (n, prefix + patches, channels) each."""
         heads = self.training and (self.head is not None or len(self.hints) > 0)
+        if self.side and pixel_values.shape[-1] != self.side:
+            pixel_values = F.interpolate(pixel_values, (self.side, self.side), mode="bilinear", antialias=True)
         outputs = self.student(pixel_values=pixel_values, output_hidden_states=heads)
         answers: dict[str, Any] = {"logits": outputs.logits}
         if heads:

@@ -30,7 +30,7 @@ from training.initialise import start_like_convolution
 from training.labelled import LabelledSet, read_labelled
 from training.pictures import Pictures, decode_pictures, read_statistics
 from training.plots import save_loss_curve
-from training.recipe import Recipe, read_recipe, write_recipe
+from training.recipe import DistillRecipe, Recipe, read_recipe, write_recipe
 from training.trainer import ClassifierTrainer, checkpoint_activations, make_arguments, train_to_end
 
 logger = logging.getLogger(__name__)
@@ -40,12 +40,21 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Learner:
-    """What is trained: the classifier, the module the optimiser sees (classifier plus hint heads), and its teacher."""
+    """What is trained: the classifier, the module the optimiser sees (classifier plus hint heads), and its teacher.
+
+    Attributes:
+        classifier: what is saved.
+        module: what is optimised.
+        processor: resizes pictures for the classifier; saved beside it.
+        teacher: labels what the student sees, if there is one.
+        training_processor: resizes the training pictures; another one where the teacher sees them at its own size.
+    """
 
     classifier: PreTrainedModel
     module: nn.Module
     processor: BaseImageProcessor
     teacher: Teacher | None
+    training_processor: BaseImageProcessor
 
 
 def finetune(
@@ -156,11 +165,19 @@ def build_learner(recipe: Recipe) -> Learner:
         raise RecipeError(f"model: {origin}: {' '.join(str(error).split())[:300]}") from error
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(classifier)
+    if recipe.image.resample is not None:
+        processor.resample = {"bilinear": 2, "bicubic": 3}[recipe.image.resample]
     if recipe.distill is None:
-        return Learner(classifier, Student(classifier, by_patch=False), processor, None)
-    teacher = Teacher(_load_teacher(recipe.distill.teacher, processor, classifier), recipe.distill)
-    student = Student(classifier, by_patch=bool(recipe.distill.patches), hint_channels=teacher.hint_channels)
-    return Learner(classifier, student, processor, teacher)
+        return Learner(classifier, Student(classifier, by_patch=False), processor, None, processor)
+    network, taught_by = _load_teacher(recipe.distill, processor, classifier)
+    teacher = Teacher(network, recipe.distill)
+    student = Student(
+        classifier,
+        by_patch=bool(recipe.distill.patches),
+        hint_channels=teacher.hint_channels,
+        side=recipe.image.crop if recipe.distill.size else None,
+    )
+    return Learner(classifier, student, processor, teacher, taught_by if recipe.distill.size else processor)
 
 
 def _rename_labels(classifier: PreTrainedModel, names: Mapping[str, str]) -> None:
@@ -183,16 +200,21 @@ def _load_classifier(source: str, **options: Any) -> PreTrainedModel:  # noqa: A
     return model
 
 
-def _load_teacher(source: str, processor: BaseImageProcessor, student: PreTrainedModel) -> PreTrainedModel:
+def _load_teacher(
+    recipe: DistillRecipe, processor: BaseImageProcessor, student: PreTrainedModel
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The teacher, and its processor for pictures of the size at which it teaches."""
+    source = recipe.teacher
+    side = {"size": {"height": recipe.size, "width": recipe.size}} if recipe.size else {}
     try:
-        teacher, taught_by = _load_classifier(source), AutoImageProcessor.from_pretrained(source)
+        teacher, taught_by = _load_classifier(source), AutoImageProcessor.from_pretrained(source, **side)
     except (ValueError, OSError) as error:
         raise RecipeError(f"distill.teacher: {source}: {' '.join(str(error).split())[:300]}") from error
     if teacher.config.id2label != student.config.id2label:
         raise RecipeError(f"distill.teacher: {source}: its labels are not the student's.")
     if read_statistics(taught_by) != read_statistics(processor):
         raise RecipeError(f"distill.teacher: {source}: its processor normalises otherwise than the student's.")
-    return teacher
+    return teacher, taught_by
 
 
 def _read_splits(recipe: Recipe, data: Path, learner: Learner) -> tuple[Pictures, Pictures | None]:
@@ -208,18 +230,19 @@ def _read_splits(recipe: Recipe, data: Path, learner: Learner) -> tuple[Pictures
 
 
 def _decode_split(labelled: LabelledSet, learner: Learner, recipe: Recipe, *, training: bool) -> Pictures:
-    pixels, readable = decode_pictures(labelled, learner.processor)
+    pixels, readable = decode_pictures(labelled, learner.training_processor if training else learner.processor)
     label2id = {str(label): int(index) for index, label in (learner.classifier.config.id2label or {}).items()}
     unknown = set(labelled.names) - set(label2id)
     if unknown:
         raise RunError(f"the data has labels the model lacks: {', '.join(sorted(unknown))}.")
     labels = [label2id[labelled.names[labelled.labels[index]]] for index in readable]
+    crop = recipe.distill.size if recipe.distill and recipe.distill.size else recipe.image.crop
     return Pictures(
         pixels,
         labels,
         len(label2id),
         learner.processor,
-        crop=recipe.image.crop if training else None,
+        crop=crop if training else None,
         augment=recipe.augment if training else None,
         seed=recipe.seed,
     )

@@ -57,9 +57,11 @@ class ImageRecipe(Strict):
     """Sizes in pixels."""
 
     size: int = Field(ge=8, le=1024)
-    """Side to which the saved processor resizes any picture (bicubic, square)."""
+    """Side to which the saved processor resizes any picture, square."""
     crop: int = Field(ge=8, le=1024)
     """Side of the random crop seen in training."""
+    resample: Literal["bilinear", "bicubic"] | None = None
+    """How the saved processor resizes; as the start does, or bicubic, when not given. Bilinear is the softer of the two."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ImageRecipe:
@@ -147,6 +149,10 @@ class DistillRecipe(Strict):
     """Weight of the same divergence patch by patch, to the teacher's class map (token labelling); 0 turns it off."""
     features: float = Field(default=0.0, ge=0)
     """Weight of the distance between patches halfway and the teacher's feature maps (hints); 0 turns it off."""
+    size: int | None = Field(default=None, ge=8, le=1024)
+    """Side in pixels at which pictures are resized as the teacher's processor does, changed at random, and seen by the
+    teacher; the student sees the same pictures made smaller. The student's own size when not given: a teacher is at
+    its best at the size it learnt with."""
 
 
 class Recipe(Strict):
