@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-__all__ = ["Figure", "arguments", "interleaved", "machine", "report"]
+__all__ = ["Figure", "add_options", "arguments", "interleaved", "machine", "report"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -109,14 +109,28 @@ def machine() -> dict[str, Any]:
 def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--save", action="store_true", help="also write benchmarks/results/NAME.json")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
-def report(name: str, figures: Sequence[Figure], options: argparse.Namespace) -> None:
-    """Print the figures, and write them to ``benchmarks/results/NAME.json`` if asked."""
-    result = {"machine": machine(), "figures": [figure.to_json() for figure in figures]}
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add those options to a parser that has further ones."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--save", action="store_true", help="also write benchmarks/results/NAME.json")
+
+
+def report(
+    name: str, figures: Sequence[Figure], options: argparse.Namespace, details: Mapping[str, Any] | None = None
+) -> None:
+    """Print the figures, and write them to ``benchmarks/results/NAME.json`` if asked.
+
+    Args:
+        name: of the benchmark.
+        figures: the measured numbers.
+        options: as ``arguments`` gave them.
+        details: what JSON holds besides the figures.
+    """
+    result = {"machine": machine(), "figures": [figure.to_json() for figure in figures], **(details or {})}
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     if options.save:
         RESULTS.mkdir(exist_ok=True)
