@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor
 from explain.faithfulness_probe import Probe
 from explain.schema import WordAttribution
 from explain.words import find_words
-from models.clip import ImageTextModel
 from models.errors import IncompatibleMethodError
 
-__all__ = ["attribute_claim", "infidelity", "max_sensitivity"]
+if TYPE_CHECKING:
+    from models.clip import ImageTextModel
+
+__all__ = ["attribute_claim", "attribute_label", "infidelity", "max_sensitivity"]
 
 _NOISE = 0.1
 """Deviation of the noise that infidelity adds, as a part of the picture's own."""
@@ -147,6 +150,12 @@ def attribute_claim(live: ImageTextModel, image: Image.Image, claim: str, *, see
             f"{live.spec.id}: the scores of the words are not finite; load the model in float32, or replace its weights"
         )
     return WordAttribution(claim, spans, scores, f"similarity:{claim}", live.spec.id)
+
+
+def attribute_label(live: ImageTextModel, image: Image.Image, label: str) -> WordAttribution:
+    """``attribute_claim`` for a label of a zero-shot classifier: of its texts, the one that fits the picture best."""
+    texts = [text for text, owner in live.answers.items() if owner == label]
+    return attribute_claim(live, image, texts[int(live.similarity([image], texts)[0].argmax())])
 
 
 def _orders(count: int, samples: int, seed: int) -> Iterator[Sequence[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from math import factorial
 from types import SimpleNamespace
@@ -12,11 +13,17 @@ import torch
 from PIL import Image
 
 from explain.attribution import attribute_claim
+from explain.examination import Settings, examine
+from explain.replay import replay
 from explain.words import find_words
 from models.clip_loading import load_clip
 from models.errors import IncompatibleMethodError
+from models.imaging import read_image
+from models.loading import ModelLoader
+from models.registry import load_zoo
 from models.schema import LoadState, ModelSpec, ModelStatus
 from tests.tiny_clips import KINDS, build_clip
+from ui.markup import target_word
 
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (90, 130, 3), dtype=np.uint8))
 
@@ -112,3 +119,27 @@ def test_a_claim_without_words_and_numbers_that_are_none_are_refused():
         attribute_claim(Worded(len), PICTURE, " ... ")
     with pytest.raises(IncompatibleMethodError, match="not finite"):
         attribute_claim(Worded(lambda _text: float("nan")), PICTURE, "a dog")
+
+
+def test_an_examination_shows_the_words_of_the_text_behind_the_label(tmp_path):
+    answers = {"a dog": "dog", "a red dog": "dog", "a cat": "cat"}
+    entry = {
+        "id": "tiny", "name": "Tiny", "task": "pets", "kind": "clip", "licence": "MIT", "size_mb": 1, "memory_mb": 1,
+        "source": str(build_clip("openclip-timm", tmp_path / "tower")), "answers": answers,
+    }  # fmt: skip
+    (tmp_path / "zoo.yaml").write_text(json.dumps({"models": [entry]}), encoding="utf-8")
+    PICTURE.save(tmp_path / "picture.png")
+    loader = ModelLoader(load_zoo(tmp_path / "zoo.yaml"), offline=True, device="cpu")
+    source = read_image(tmp_path / "picture.png")
+    live = loader.load("tiny")
+    dogs = live.similarity([source.rgb], ["a dog", "a red dog"])[0]
+    for target, texts in (("dog", ["a dog", "a red dog"]), ("cat", ["a cat"])):
+        settings = Settings(task="pets", models=("tiny",), methods=("layercam",), target=target, detector=None)
+        found = examine(source, settings, loader)
+        text = texts[int(dogs.argmax())] if target == "dog" else texts[0]
+        assert [words.question for words in found.words] == [text]
+        assert found.words[0].words == tuple(text.split())
+        np.testing.assert_array_equal(found.words[0].scores, attribute_claim(live, source.rgb, text).scores)
+    folder = found.save(tmp_path / "bundle")
+    assert {row.item: row.outcome for row in replay(folder, loader)}["words tiny"] == "equal"
+    assert target_word("en", found.words[0].target) == "fit to “a cat”"

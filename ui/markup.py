@@ -53,10 +53,12 @@ def model_name(specs: Mapping[str, ModelSpec], model_id: str) -> str:
 
 
 def target_word(language: str, target: str) -> str:
-    """``logit:fake`` as the label alone, ``margin:fake-real`` as one over the other; other targets as they are."""
+    """``logit:fake`` as the label alone, ``margin:fake-real`` as one over the other, ``similarity:TEXT`` in quotes."""
     kind, _, label = target.partition(":")
     if kind == "logit" and label:
         return label_word(language, label)
+    if kind == "similarity":
+        return say(language, "target.similarity", text=label)
     first, _, second = label.partition("-")
     # Labels with a hyphen cannot be told apart here, so such a target stays as it is.
     if kind == "margin" and first and second and "-" not in second:
