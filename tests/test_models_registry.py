@@ -48,7 +48,7 @@ def test_the_own_zoo_holds_the_promised_models():
         "Aaditya2763/wild-fake-detector",
     }
     assert {"bundled-resnet", "bundled-vit", "bundled-yolov8n"} <= set(zoo.specs)
-    assert set(zoo.tasks) == {"deepfake", "ai-image", "detection", "casework", "charts"}
+    assert set(zoo.tasks) == {"deepfake", "ai-image", "detection", "casework", "charts", "photograph"}
     assert zoo.get("yolov8n").file == "yolov8n.pt"
     private = zoo.get("wild-fake")
     assert (private.access, private.fallback) == ("private", None)
