@@ -119,7 +119,7 @@ def ask_captions(verifier: Verifier, photos: Sequence[Photo], corpus: Sequence[P
         replaced = [text for caption in photo.captions if (text := replace_word(caption, random)) is not None]
         rows = [(text, "true") for text in photo.captions]
         rows += [(text, "foreign") for text in foreign] + [(text, "replaced") for text in replaced]
-        found = verifier.measure(image, look, [text for text, _ in rows], captions=retrieved)
+        found = verifier.measure(look, [text for text, _ in rows], captions=retrieved)
         asked += [
             Asked(number, text, kind == "true", kind, signals)
             for (text, kind), signals in zip(rows, found, strict=True)

@@ -111,18 +111,25 @@ class Verifier:
         if readable:
             look = look_at(image, self.clip, self.detector, detections=detections)
             texts = [claims[place].text for place in readable]
-            measured = dict(zip(readable, self.measure(image, look, texts, captions=_captions(evidence)), strict=True))
+            measured = dict(
+                zip(readable, self.measure(look, texts, image=image, captions=_captions(evidence)), strict=True)
+            )
         return [self._judge(claim, measured.get(place), evidence) for place, claim in enumerate(claims)]
 
     def measure(
-        self, image: Image.Image, look: Look, claims: Sequence[str], *, captions: Sequence[str] = ()
+        self,
+        look: Look,
+        claims: Sequence[str],
+        *,
+        image: Image.Image | None = None,
+        captions: Sequence[str] = (),
     ) -> list[Signals]:
         """Every signal that can be had about claims, before they are weighed.
 
         Args:
-            image: RGB, for the vision-language model.
-            look: the same picture's vectors and detections.
+            look: a picture's vectors and detections.
             claims: in English.
+            image: the picture in RGB, for the vision-language model; without it none is asked.
             captions: of similar pictures.
         """
         prepared = [claim_texts(claim) for claim in claims]
@@ -143,8 +150,8 @@ class Verifier:
             yield texts, vectors[start : start + len(texts.all)]
             start += len(texts.all)
 
-    def _ask(self, image: Image.Image, claims: Sequence[str]) -> list[float]:
-        if self.vlm is None:
+    def _ask(self, image: Image.Image | None, claims: Sequence[str]) -> list[float]:
+        if self.vlm is None or image is None:
             return []
         view = self.vlm.asking(answers=_VQA_ANSWERS)
         answers = view.ask(image, [VQA_QUESTION.format(claim=claim.rstrip(".")) for claim in claims])
