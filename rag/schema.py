@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from models.schema import Box
+if TYPE_CHECKING:
+    from models.schema import Box  # brings torch along, which a search does not need
 
 __all__ = [
     "SOURCE_KINDS",
