@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from bulk.scoring import PLAN, ChunkScorer, Job, part_path, write_plan
+from bulk.parts import PLAN, Job, part_path, write_plan
 from bulk.sources import list_items
 from models.errors import ExhibitError
 from models.registry import Zoo, load_zoo
@@ -34,6 +34,8 @@ class ScoreChunks:
     """The worker of Ray Data: one scorer, made once, for all chunks that come."""
 
     def __init__(self, job: Job) -> None:
+        from bulk.scoring import ChunkScorer
+
         self.scorer = ChunkScorer(job)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -201,7 +203,7 @@ def _score(chunks: list[int], job: Job, arguments: argparse.Namespace) -> Iterat
 
 def _finish(out: Path, chunks: int, settings: dict[str, Any]) -> tuple[int, int]:
     """Count what lies on the disk, and name every part with its hash."""
-    from explain.bundle import versions
+    from explain.versions import versions
 
     rows = failed = 0
     parts: dict[str, str] = {}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,10 @@ import imagehash
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bulk.attempts import Attempts
+from bulk.parts import PLAN, Job, draft_path, part_path, write_whole
 from bulk.sources import Item, Reader
+from models.credentials import read_credentials
 from models.detector import Detector
 from models.ensemble import combine
 from models.errors import BadImageError, ExhibitError
@@ -26,7 +27,6 @@ from models.loading import ModelLoader
 from models.registry import load_zoo
 from models.schema import Prediction
 
-PLAN = "plan.parquet"
 BATCH = 16
 AHEAD = 4
 EXIF = {
@@ -36,48 +36,7 @@ EXIF = {
     "exif_taken": "DateTimeOriginal",
     "exif_gps": "GPS",
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker has to know.
-
-    Attributes:
-        out: folder of the run, seen by all workers.
-        task: the question.
-        models: zoo ids.
-        zoo: the user's zoo file, or ``None``.
-    """
-
-    out: str
-    task: str
-    models: tuple[str, ...]
-    zoo: str | None = None
-
-
-def write_plan(items: Iterable[Item], folder: Path, chunk: int) -> tuple[int, int]:
-    """List the pictures into the plan, one row group per chunk; what a resumed run reads instead of listing anew.
-
-    Returns:
-        Number of pictures and of chunks.
-    """
-    draft = folder / f".{PLAN}"
-    schema = pa.schema(
-        [("source", "string"), ("member", "string"), ("offset", "int64"), ("size", "int64"), ("problem", "string")]
-    )
-    pictures = chunks = 0
-    rest = iter(items)
-    with pq.ParquetWriter(draft, schema) as writer:
-        while part := list(islice(rest, chunk)):
-            writer.write_table(pa.Table.from_pylist([asdict(one) for one in part], schema), row_group_size=chunk)
-            pictures, chunks = pictures + len(part), chunks + 1
-    draft.replace(folder / PLAN)
-    return pictures, chunks
-
-
-def part_path(folder: Path, chunk: int) -> Path:
-    """Where the rows of a chunk lie; a folder holds a thousand parts."""
-    return folder / "rows" / f"block={chunk // 1000:05d}" / f"part-{chunk:07d}.parquet"
+CREDENTIALS = {"c2pa_signature": "signature", "c2pa_issuer": "issuer", "c2pa_generator": "generator"}
 
 
 class ChunkScorer:
@@ -85,7 +44,7 @@ class ChunkScorer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.folder = Path(job.out)
+        self.folder = job.folder
         zoo = load_zoo(Path(job.zoo) if job.zoo else None)
         self.loader = ModelLoader(zoo, max_models=len(job.models))
         loaded = [self.loader.load(model_id) for model_id in job.models]
@@ -108,9 +67,11 @@ class ChunkScorer:
             return len(errors), len(errors) - errors.null_count
         with pq.ParquetFile(self.folder / PLAN) as plan:
             items = [Item(**row) for row in plan.read_row_group(chunk).to_pylist()]
-        rows = list(self._rows(items))
+        attempts = Attempts(self.folder, chunk)
+        rows = list(self._one_by_one(items, attempts) if attempts.careful else self._rows(items))
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(pa.Table.from_pylist(rows, self._schema()), target)
+        attempts.close()
         return len(rows), sum(row["error"] is not None for row in rows)
 
     def _rows(self, items: list[Item]) -> Iterator[dict[str, Any]]:
@@ -121,6 +82,16 @@ class ChunkScorer:
                 yield from self._scored(waiting)
                 waiting = []
         yield from self._scored(waiting)
+
+    def _one_by_one(self, items: list[Item], attempts: Attempts) -> Iterator[dict[str, Any]]:
+        """For a chunk over which workers died: see ``bulk/attempts.py``."""
+        for number, item in enumerate(items):
+            if number in attempts.deadly:
+                ended = BadImageError(f"{item.path}: ended the program that read it; it was left out.")
+                yield from self._scored([(item, ended)])
+                continue
+            attempts.touch(number)
+            yield from self._scored([(item, self._read(item))])
 
     def _decoded(self, items: list[Item]) -> Iterator[tuple[Item, SourceImage | ExhibitError]]:
         """Pictures in order, a few ahead of the models; one thread, since a container is read from front to end."""
@@ -173,21 +144,26 @@ class ChunkScorer:
             f"{one.model_id}:{label}": share for one in answers for label, share in one.probabilities.items()
         }
         row |= {f"verdict:{label}": share for label, share in verdict.probabilities.items()}
-        return row | {"verdict": verdict.label, "agreement": verdict.agreement, "disagreement": verdict.spread}
+        row |= {"verdict": verdict.label, "agreement": verdict.agreement, "disagreement": verdict.spread}
+        if any(one.novelty is not None for one in answers):
+            row |= {"out_of_distribution": not verdict.confident, "unfamiliar": ", ".join(verdict.unfamiliar) or None}
+        return row
 
     def _schema(self) -> pa.Schema:
-        texts = ("path", "source", "member", "error", "sha256", "format", "notes", *EXIF, "phash", "dhash", "verdict")
+        texts = ("path", "source", "member", "error", "sha256", "format", "notes", *EXIF, *CREDENTIALS)
+        texts += ("phash", "dhash", "verdict", "unfamiliar")
+        flags = ("c2pa_ai_generated", "out_of_distribution")
         shares = [f"{live.spec.id}:{label}" for live in self.models for label in live.labels]
         shares += [f"verdict:{label}" for label in self.models[0].labels]
         numbers = [("bytes", pa.int64()), ("width", pa.int32()), ("height", pa.int32())]
         numbers += [(name, pa.float64()) for name in (*shares, "agreement", "disagreement")]
-        return pa.schema([*((name, pa.string()) for name in texts), *numbers])
+        return pa.schema([*((name, pa.string()) for name in texts), *((name, pa.bool_()) for name in flags), *numbers])
 
     def _agree_on_models(self) -> None:
         """The first worker writes down which weights answer; all others, and resumed runs, must have the same."""
         mine = {live.spec.id: {"labels": list(live.labels), **asdict(live.status)} for live in self.models}
         file = self.folder / "models.json"
-        draft = _draft(file)
+        draft = draft_path(file)
         draft.write_text(json.dumps(mine, indent=1), encoding="utf-8")
         try:
             os.link(draft, file)  # unlike a rename it fails where another worker was first
@@ -204,6 +180,8 @@ def _describe(found: SourceImage) -> dict[str, Any]:
     # Hashes of a reduced copy: a large picture would cost more to hash than to score.
     small = found.rgb.resize((128, 128), reducing_gap=2.0)
     width, height = found.size_wh
+    credentials = read_credentials(found.original, found.format)
+    told = asdict(credentials) if credentials else {}
     return {
         "sha256": found.sha256,
         "bytes": len(found.original),
@@ -213,20 +191,7 @@ def _describe(found: SourceImage) -> dict[str, Any]:
         "notes": "; ".join(found.notes) or None,
         "phash": str(imagehash.phash(small)),
         "dhash": str(imagehash.dhash(small)),
-    } | {column: found.exif.get(tag) for column, tag in EXIF.items()}
-
-
-def _draft(target: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    os.close(handle)
-    return Path(name)
-
-
-def write_whole(table: pa.Table, target: Path) -> None:
-    """Write a parquet file that appears only when it is whole."""
-    draft = _draft(target)
-    try:
-        pq.write_table(table, draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+        **{column: found.exif.get(tag) for column, tag in EXIF.items()},
+        **{column: told.get(field) or None for column, field in CREDENTIALS.items()},
+        "c2pa_ai_generated": told.get("ai_generated"),
+    }

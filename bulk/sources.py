@@ -47,7 +47,8 @@ class Item:
     Attributes:
         source: path or address of the file, or of the archive or parquet file that holds it.
         member: name in the archive, or row of the parquet file; empty for a file.
-        offset: where its bytes begin in a tar (decompressed); -1 elsewhere.
+        offset: where its bytes begin in a tar (decompressed), or its header in a zip, since names may be there twice;
+            -1 elsewhere.
         size: bytes, -1 if not known.
         problem: why it is not read; empty if it may be.
     """
@@ -141,7 +142,7 @@ def _zipped(file: Item) -> Iterator[Item]:
             return
         for one in members:
             link = stat.S_ISLNK(one.external_attr >> 16)
-            yield Item(file.source, one.filename, size=one.file_size, problem=_refusal(one.filename, link))
+            yield Item(file.source, one.filename, one.header_offset, one.file_size, _refusal(one.filename, link))
 
 
 def _tarred(file: Item) -> Iterator[Item]:
@@ -195,6 +196,7 @@ class Reader:
         self._source = ""
         self._stream: IO[bytes] | None = None
         self._container: Any = None
+        self._members: dict[int, zipfile.ZipInfo] = {}
         self._group: tuple[int, int, Any] = (0, 0, None)
 
     def read(self, item: Item) -> bytes:
@@ -217,7 +219,7 @@ class Reader:
         """Close what is open."""
         if self._stream is not None:
             self._stream.close()
-        self._source, self._stream, self._container = "", None, None
+        self._source, self._stream, self._container, self._members = "", None, None, {}
         self._group = (0, 0, None)
 
     def _bytes(self, item: Item) -> bytes:
@@ -230,7 +232,7 @@ class Reader:
             self._container = self._opened(item, self._stream)
             self._source = item.source
         if isinstance(self._container, zipfile.ZipFile):
-            with self._container.open(item.member) as member:
+            with self._container.open(self._members[item.offset]) as member:
                 return member.read(MAX_BYTES + 1)
         if isinstance(self._container, tarfile.TarFile):
             inner: Any = self._container.fileobj
@@ -240,9 +242,14 @@ class Reader:
         return self._cell(int(item.member))
 
     def _opened(self, item: Item, stream: IO[bytes]) -> Any:  # noqa: ANN401 - one of three libraries' classes
-        if item.offset >= 0:
+        name = item.source.casefold()
+        if name.endswith(TARS):
             return tarfile.open(fileobj=stream, mode="r:*")
-        return zipfile.ZipFile(stream) if item.source.casefold().endswith(ZIPS) else pq.ParquetFile(stream)
+        if not name.endswith(ZIPS):
+            return pq.ParquetFile(stream)
+        archive = zipfile.ZipFile(stream)
+        self._members = {one.header_offset: one for one in archive.infolist()}
+        return archive
 
     def _cell(self, row: int) -> bytes:
         first, end, column = self._group

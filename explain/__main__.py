@@ -1,4 +1,4 @@
-"""``python -m explain``: examine one image into an evidence bundle, or recompute a bundle."""
+"""``python -m explain``: examine one image into an evidence bundle, recompute a bundle, or verify its signature."""
 
 from __future__ import annotations
 
@@ -38,11 +38,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     examine.add_argument("--detector", metavar="ID", default=None, help="zoo id of the object detector, or 'none'")
     examine.add_argument("--out", type=Path, required=True, metavar="DIR")
     examine.add_argument("--no-original", action="store_true", help="keep only the hash of the picture")
+    examine.add_argument(
+        "--sign", type=Path, metavar="KEY", help="sign the bundle with this Ed25519 key, after those beside it"
+    )
     replay = commands.add_parser("replay", help="recompute a bundle and report any difference")
     replay.add_argument("folder", type=Path)
     replay.add_argument("--image", type=Path, help="the original file, when the bundle does not hold it")
+    verify = commands.add_parser("verify-signature", help="see whether signed evidence is as it was signed")
+    verify.add_argument("folder", type=Path, help="a bundle, a folder of bundles, or a run of triage.py")
+    verify.add_argument("--key", type=Path, metavar="FILE", help="public key of whoever should have signed")
     for command in (examine, replay):
         command.add_argument("--zoo", type=Path, help="a zoo file of your own models")
+    for command in (examine, replay, verify):
         command.add_argument("--json", action="store_true", help="machine-readable result")
     return parser.parse_args(argv)
 
@@ -51,12 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when done, 2 when the input or arguments cannot be used, 1 when a replay differs.
+        0 when done, 2 when the input or arguments cannot be used, 1 when a replay or what was signed differs.
     """
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     try:
-        return _examine(arguments) if arguments.command == "examine" else _replay(arguments)
+        run = {"examine": _examine, "replay": _replay, "verify-signature": _verify}[arguments.command]
+        return run(arguments)
     except ExhibitError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -67,10 +75,12 @@ def _examine(arguments: argparse.Namespace) -> int:
     from explain.catalog import CATALOG
     from explain.examination import DEFAULT_DETECTOR, Settings, examine_steps, measure_faithfulness
     from explain.faithfulness import FaithfulnessMeter
+    from explain.signing import load_key, sign_folder
     from models.imaging import read_image
     from models.loading import ModelLoader
     from models.registry import load_zoo
 
+    key = load_key(arguments.sign) if arguments.sign else None
     zoo = load_zoo(arguments.zoo)
     bundled = tuple(spec.id for spec in zoo.for_task(arguments.task) if spec.bundled)
     detector = arguments.detector or DEFAULT_DETECTOR
@@ -93,6 +103,8 @@ def _examine(arguments: argparse.Namespace) -> int:
     if arguments.faithfulness:
         state = measure_faithfulness(state, loader, FaithfulnessMeter())
     folder = state.save(arguments.out, include_original=not arguments.no_original)
+    if key is not None:
+        sign_folder(folder, key)
     if arguments.json:
         sys.stdout.write(json.dumps({**describe(state), "bundle": str(folder)}, ensure_ascii=False) + "\n")
         return 0
@@ -128,5 +140,22 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 1 if any(row.outcome == "different" for row in compared) else 0
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    from explain.signing import verify_folder
+
+    checks = verify_folder(arguments.folder, arguments.key)
+    if arguments.json:
+        sys.stdout.write(json.dumps([asdict(check) for check in checks]) + "\n")
+    else:
+        for check in checks:
+            said = f" ({check.detail})" if check.detail else ""
+            sys.stdout.write(f"{'holds' if check.holds else 'FAILS'}: {check.item}{said}\n")
+        if arguments.key is None:
+            sys.stderr.write("Without --key nothing says whose key this is; compare it with the signer's own.\n")
+    return 0 if all(check.holds for check in checks) else 1
+
+
 if __name__ == "__main__":
+    sys.exit(main())
+
     sys.exit(main())

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
 import tempfile
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from explain.faithfulness_schema import describe_faithfulness
 from explain.regions import heat_in_detections
 from explain.report import write_report
 from explain.schema import Heatmap, MapPart, WordAttribution
+from explain.versions import versions
 from models.errors import BundleError
 from models.schema import Detections
 
@@ -32,18 +31,6 @@ if TYPE_CHECKING:
     from explain.examination import Examination
 
 SCHEMA_VERSION = 3
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "grad-cam",
-    "ultralytics",
-    "pillow",
-    "numpy",
-    "safetensors",
-)
 
 
 def write_bundle(examination: Examination, directory: Path, *, include_original: bool = True) -> Path:
@@ -174,17 +161,6 @@ def describe(examination: Examination) -> dict[str, Any]:
         "timings_s": examination.timings_s,
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything whose change could change a result."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _describe_heatmap(heatmap: Heatmap) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from explain.bundle import SCHEMA_VERSION, read_parts, versions
+from explain.bundle import SCHEMA_VERSION, read_parts
 from explain.examination import Examination, Settings, examine, measure_faithfulness
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_schema import FaithfulnessSettings, describe_faithfulness
+from explain.versions import versions
 from models.errors import BundleError
 from models.imaging import read_image
 from models.loading import ModelLoader

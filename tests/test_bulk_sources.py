@@ -111,3 +111,35 @@ def test_input_that_is_not_there_is_refused(tmp_path, name):
     given = name if "://" in name else str(tmp_path / name)
     with pytest.raises(ExhibitError):
         list(list_items([given]))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_duplicates_in_an_archive_are_each_read_and_an_empty_one_has_nothing(tmp_path, suffix):
+    full, empty = tmp_path / f"twice{suffix}", tmp_path / f"empty{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(full, "w") as archive:
+            archive.writestr("a.jpg", b"first")
+            archive.writestr("a.jpg", b"second")
+        zipfile.ZipFile(empty, "w").close()
+    else:
+        with tarfile.open(full, "w") as archive:
+            _add(archive, "a.jpg", b"first")
+            _add(archive, "a.jpg", b"second")
+        tarfile.open(empty, "w").close()
+    assert _read_all(full) == [b"first", b"second"]
+    assert _read_all(empty) == []
+
+
+def test_zip_that_overlaps_itself_and_tar_that_grows_are_bombs(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulk.sources.GROWTH_FLOOR", 100_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.jpg", bytes(10_000_000))
+    with tarfile.open(tmp_path / "b.tar.gz", "w:gz") as archive:
+        _add(archive, "first.jpg", b"good")
+        _add(archive, "zeros.jpg", bytes(10_000_000))
+        _add(archive, "last.jpg", b"never read")
+    zipped, first, bomb = list_items([str(tmp_path)])
+    assert "bomb" in zipped.problem
+    assert Reader().read(first) == b"good"
+    assert "bomb" in bomb.problem
