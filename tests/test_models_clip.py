@@ -124,7 +124,7 @@ def test_a_text_is_parted_after_sentences_then_clauses_then_words_then_anywhere(
         split_text("x", lambda text: 9, 8)
 
 
-def test_a_region_is_its_square_and_is_remembered(live):
+def test_a_region_is_the_square_around_it(live):
     picture = PICTURES[2]
     boxes = [(10, 10, 40, 40), (0, 0, *picture.size)]
     crops = live.embed_regions(picture, boxes)
@@ -132,6 +132,25 @@ def test_a_region_is_its_square_and_is_remembered(live):
     assert not np.allclose(crops[0], crops[1], atol=1e-3)
     with pytest.raises(ValueError, match="covers nothing"):
         live.embed_regions(picture, [(200, 0, 220, 20)])
+
+
+def test_regions_go_through_the_tower_together_and_each_only_once(live, monkeypatch):
+    passes = []
+    encode = live.towers.encode_images
+    monkeypatch.setattr(live.towers, "encode_images", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    picture = Image.fromarray(np.random.default_rng(9).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    boxes = [(left, top, left + 20, top + 20) for left in range(0, 100, 20) for top in (0, 20, 40, 60)]
+    first = live.embed_regions(picture, boxes)
+    assert passes == [16, 4], "twenty regions are two passes"
+    again = live.embed_regions(picture.copy(), [boxes[7], boxes[7], boxes[3]])
+    assert passes == [16, 4], "a region of the same pixels was encoded again"
+    np.testing.assert_array_equal(again, first[[7, 7, 3]])
+    live.embed_regions(picture, [*boxes[:2], (3, 3, 23, 23)])
+    assert passes == [16, 4, 1], "only the new region is encoded"
+    other = picture.copy()
+    other.putpixel((5, 5), (255 - picture.getpixel((5, 5))[0], 0, 0))
+    live.embed_regions(other, boxes[:2])
+    assert passes == [16, 4, 1, 2], "another picture's regions are its own"
 
 
 def test_squares_stay_in_the_picture_where_there_is_room():
