@@ -30,7 +30,7 @@ from training.initialise import start_like_convolution
 from training.labelled import LabelledSet, read_labelled
 from training.pictures import Pictures, decode_pictures, read_statistics
 from training.plots import save_loss_curve
-from training.recipe import DistillRecipe, Recipe, read_recipe, write_recipe
+from training.recipe import FILTERS, DistillRecipe, Recipe, read_recipe, write_recipe
 from training.trainer import ClassifierTrainer, checkpoint_activations, make_arguments, train_to_end
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def build_learner(recipe: Recipe) -> Learner:
     if recipe.train.gradient_checkpointing:
         checkpoint_activations(classifier)
     if recipe.image.resample is not None:
-        processor.resample = {"bilinear": 2, "bicubic": 3}[recipe.image.resample]
+        processor.resample = FILTERS[recipe.image.resample]
     if recipe.distill is None:
         return Learner(classifier, Student(classifier, by_patch=False), processor, None, processor)
     network, taught_by = _load_teacher(recipe.distill, processor, classifier)

@@ -15,6 +15,8 @@ class SmallPaliGemmaRecipe(Strict):
 
     tower: str
     """Folder of a ``ViTForImageClassification`` whose weights the SigLIP tower starts from."""
+    resample: Literal["bilinear", "bicubic"] | None = None
+    """How the processor resizes pictures; as that folder's when not given."""
     vocabulary: int = Field(default=2000, ge=300, le=32_000)
     """Entries of the byte-level BPE, trained on the questions, answers and ``texts``; image tokens come on top."""
     text_config: dict[str, Any] = Field(default_factory=dict)

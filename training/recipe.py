@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
 from training.files import write_whole
+
+
+FILTERS: Final = {"bilinear": 2, "bicubic": 3}
+"""Filters that processors resize by, as Pillow numbers them."""
 
 
 class Strict(BaseModel):

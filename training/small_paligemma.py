@@ -27,6 +27,7 @@ from transformers import (
 
 from training.errors import RecipeError
 from training.language_recipe import SmallPaliGemmaRecipe
+from training.recipe import FILTERS
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 # SigLIP's name of each part of a block, and the ViT's.
@@ -59,7 +60,7 @@ def build_small_paligemma(
     tokenizer = train_tokenizer([*texts, *recipe.texts], recipe.vocabulary)
     siglip_processor = SiglipImageProcessor(
         size={"height": side, "width": side},
-        resample=image_processor.resample,
+        resample=FILTERS[recipe.resample] if recipe.resample else image_processor.resample,
         image_mean=image_processor.image_mean,
         image_std=image_processor.image_std,
     )
