@@ -25,7 +25,7 @@ LIBRARY_HOMES = {
     "gradio": ("app.py", "ui/"),
     "ray": ("triage.py",),
     "ultralytics": ("models/detector.py", "training/detector.py"),
-    "captum": ("explain/attribution.py",),
+    "captum": ("explain/attribution.py", "explain/attribution_maps.py"),
     "pytorch_grad_cam": ("explain/cam.py", "benchmarks/", "tests/"),
     "lancedb": ("rag/index.py",),
 }
@@ -35,6 +35,7 @@ COMPOSERS = (
     "explain.bundle",
     "explain.report",
     "explain.replay",
+    "explain.stability_asking",
     "explain.whatif_asking",
     "explain.__main__",
 )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.report import Figure, arguments, interleaved, median, report
 from explain.cam import explain_inputs
-from explain.catalog import CATALOG
+from explain.catalog import DEFAULT_METHODS
 from models.loading import ModelLoader
 from models.registry import load_zoo
 from models.schema import Precision
@@ -131,7 +131,7 @@ def _sharing_figures(live: VisionLanguageModel, picture: Image.Image) -> list[Fi
 def _heatmap_figures(live: VisionLanguageModel) -> list[Figure]:
     picture = _picture(0)
     inputs = live.prepare([picture])
-    methods = tuple(CATALOG)
+    methods = DEFAULT_METHODS
 
     def forward() -> None:
         with torch.no_grad():

@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.errors import ExhibitError
+
+if TYPE_CHECKING:
+    from models.schema import Verdict
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,7 +25,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     examine.add_argument("image", type=Path)
     examine.add_argument("--task", required=True)
     examine.add_argument("--model", nargs="+", metavar="ID", help="zoo ids; the task's bundled models if not given")
-    examine.add_argument("--method", nargs="+", metavar="M", help="heatmap methods; all if not given")
+    examine.add_argument(
+        "--method", nargs="+", metavar="M", help="heatmap methods; those of a single pass if not given"
+    )
     examine.add_argument("--target", metavar="LABEL", help="label to explain; each model's own answer if not given")
     examine.add_argument(
         "--question", metavar="TEXT", help="what vision-language models are asked; their own if not given"
@@ -35,6 +41,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     examine.add_argument("--compare-base", action="store_true", help="examine also the base models and the difference")
     examine.add_argument("--faithfulness", action="store_true", help="also measure how far to believe each heatmap")
+    examine.add_argument(
+        "--stability", action="store_true", help="also ask again about the picture compressed, shrunk, blurred, cropped"
+    )
     examine.add_argument("--detector", metavar="ID", default=None, help="zoo id of the object detector, or 'none'")
     examine.add_argument("--out", type=Path, required=True, metavar="DIR")
     examine.add_argument("--no-original", action="store_true", help="keep only the hash of the picture")
@@ -72,10 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _examine(arguments: argparse.Namespace) -> int:
     from explain.bundle import describe
-    from explain.catalog import CATALOG
+    from explain.catalog import DEFAULT_METHODS
     from explain.examination import DEFAULT_DETECTOR, Settings, examine_steps, measure_faithfulness
     from explain.faithfulness import FaithfulnessMeter
     from explain.signing import load_key, sign_folder
+    from explain.stability_asking import measure_stability
     from models.imaging import read_image
     from models.loading import ModelLoader
     from models.registry import load_zoo
@@ -87,7 +97,7 @@ def _examine(arguments: argparse.Namespace) -> int:
     settings = Settings(
         task=arguments.task,
         models=tuple(arguments.model or bundled),
-        methods=tuple(arguments.method or CATALOG),
+        methods=tuple(arguments.method or DEFAULT_METHODS),
         target=arguments.target,
         detector=None if detector == "none" else detector,
         question=arguments.question,
@@ -102,6 +112,8 @@ def _examine(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"[{state.done:4.0%}] {state.stage}\n")
     if arguments.faithfulness:
         state = measure_faithfulness(state, loader, FaithfulnessMeter())
+    if arguments.stability:
+        state = measure_stability(state, loader)
     folder = state.save(arguments.out, include_original=not arguments.no_original)
     if key is not None:
         sign_folder(folder, key)
@@ -110,7 +122,10 @@ def _examine(arguments: argparse.Namespace) -> int:
         return 0
     for prediction in (*state.predictions, *state.base_predictions):
         shares = ", ".join(f"{label} {share:.1%}" for label, share in prediction.probabilities.items())
-        sys.stdout.write(f"{prediction.model_id}: {prediction.label} ({shares}; {prediction.status.state})\n")
+        raw = "" if prediction.raw else ", not calibrated"
+        sys.stdout.write(f"{prediction.model_id}: {prediction.label} ({shares}; {prediction.status.state}{raw})\n")
+        if prediction.novelty is not None and prediction.novelty.unfamiliar:
+            sys.stdout.write(f"{prediction.model_id}: this model has not seen such pictures\n")
     for words in state.words:
         ranked = sorted(zip(words.scores.tolist(), words.words, strict=True), key=lambda one: -abs(one[0]))[:5]
         shown = ", ".join(f"{word} {score:+.2g}" for score, word in ranked)
@@ -118,12 +133,25 @@ def _examine(arguments: argparse.Namespace) -> int:
     for one in state.faithfulness:
         said = one.badge.text if one.badge else ""
         sys.stdout.write(f"{one.method} of {one.model_id}: {said}\n")
+    for held in state.stability:
+        turned = f"changes its answer under {', '.join(held.flips)}" if held.flips else "keeps its answer"
+        sys.stdout.write(f"stability of {held.model_id}: {turned}; probability moves by up to {held.spread:.1%}\n")
     if state.verdict:
-        sys.stdout.write(f"verdict: {state.verdict.label}, agreement {state.verdict.agreement:.0%}\n")
+        sys.stdout.write(_describe_verdict(state.verdict))
     for problem in state.problems:
         sys.stdout.write(f"not done: {problem.subject}: {problem.message}\n")
     sys.stdout.write(f"bundle: {folder}\n")
     return 0
+
+
+def _describe_verdict(verdict: Verdict) -> str:
+    """The verdict in one line; none where the models have not seen such pictures."""
+    if not verdict.confident:
+        strange = ", ".join(verdict.unfamiliar)
+        return f"verdict: none that could be relied on, since {strange} has not seen such pictures\n"
+    found = verdict.expected
+    right = f"; right on {found.accuracy:.1%} of {found.pictures} held-out pictures as sure as this" if found else ""
+    return f"verdict: {verdict.label}, agreement {verdict.agreement:.0%}{right}\n"
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -156,6 +184,4 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
-
     sys.exit(main())

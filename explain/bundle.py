@@ -23,6 +23,7 @@ from explain.faithfulness_schema import describe_faithfulness
 from explain.regions import heat_in_detections
 from explain.report import write_report
 from explain.schema import Heatmap, MapPart, WordAttribution
+from explain.stability import describe_stability
 from explain.versions import versions
 from models.errors import BundleError
 from models.schema import Detections
@@ -30,7 +31,7 @@ from models.schema import Detections
 if TYPE_CHECKING:
     from explain.examination import Examination
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def write_bundle(examination: Examination, directory: Path, *, include_original: bool = True) -> Path:
@@ -156,6 +157,7 @@ def describe(examination: Examination) -> dict[str, Any]:
         "asked": [asdict(asked) for asked in examination.asked],
         "detections": _describe_detections(examination.detections),
         "faithfulness": [describe_faithfulness(found) for found in examination.faithfulness],
+        "stability": [describe_stability(found) for found in examination.stability],
         "heat_in_detections": _describe_regions(examination),
         "problems": [asdict(problem) for problem in examination.problems],
         "timings_s": examination.timings_s,
@@ -172,6 +174,8 @@ def _describe_heatmap(heatmap: Heatmap) -> dict[str, Any]:
         "grid_rc": list(heatmap.grid_rc),
         "raw_min": heatmap.raw_min,
         "raw_max": heatmap.raw_max,
+        "signed": heatmap.signed,
+        "convergence_delta": heatmap.delta,
     }
 
 

@@ -164,6 +164,9 @@ def explain_inputs(
 ) -> list[Explanation]:
     """``explain_batch`` for inputs that are already prepared; ``sizes_wh`` are those of the original images."""
     entries = [get_method(method) for method in methods]
+    signed = [entry.title for entry in entries if entry.signed]
+    if signed:
+        raise IncompatibleMethodError(f"{signed[0]} needs passes of its own; ask explain.maps.explain_picture for it.")
     wanted = tuple(targets or (default_target(live),))
     chosen = ((live.target_layer,) if layers is None else tuple(layers)) if entries else ()
     embedding = _embedding(live) if words else None

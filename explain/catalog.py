@@ -9,7 +9,7 @@ from types import MappingProxyType
 from models.errors import IncompatibleMethodError
 from models.schema import LiveModel
 
-__all__ = ["CATALOG", "MethodEntry", "get_method", "list_methods"]
+__all__ = ["CATALOG", "DEFAULT_METHODS", "MethodEntry", "get_method", "list_methods"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,17 @@ def _needs_layer(live: LiveModel) -> str | None:
 
 
 def _needs_gradients(live: LiveModel) -> str | None:
+    return _lets_gradients_through(live) or _needs_layer(live)
+
+
+def _lets_gradients_through(live: LiveModel) -> str | None:
     if any(parameter.is_inference() for parameter in live.module.parameters()):
         return f"{live.spec.id} was loaded in inference mode, which forbids gradients"
-    return _needs_layer(live)
+    return None
+
+
+def _needs_nothing(_live: LiveModel) -> str | None:
+    return None
 
 
 def _cam(name: str, title: str, source: str, *, class_aware: bool = True) -> MethodEntry:
@@ -73,6 +81,19 @@ def _cam(name: str, title: str, source: str, *, class_aware: bool = True) -> Met
         class_aware=class_aware,
         needs_gradients=class_aware,
         compatible=_needs_gradients if class_aware else _needs_layer,
+        source=source,
+    )
+
+
+def _attribution(name: str, title: str, source: str, *, needs_gradients: bool = True) -> MethodEntry:
+    """A method that gives every pixel its share of the score, for or against; some dozens of passes instead of one."""
+    return MethodEntry(
+        name=name,
+        title=title,
+        signed=True,
+        class_aware=True,
+        needs_gradients=needs_gradients,
+        compatible=_lets_gradients_through if needs_gradients else _needs_nothing,
         source=source,
     )
 
@@ -88,6 +109,12 @@ CATALOG: Mapping[str, MethodEntry] = MappingProxyType(
             _cam("eigengradcam", "Eigen-Grad-CAM", "Muhammad and Yeasin 2020, arXiv:2008.00299, times the gradient"),
             _cam("hirescam", "HiResCAM", "Draelos and Carin 2020, arXiv:2011.08891"),
             _cam("xgradcam", "XGrad-CAM", "Fu et al. 2020, arXiv:2008.02312"),
+            _attribution("integrated_gradients", "Integrated gradients", "Sundararajan et al. 2017, arXiv:1703.01365"),
+            _attribution("occlusion", "Occlusion", "Zeiler and Fergus 2014, arXiv:1311.2901", needs_gradients=False),
+            _attribution("gradient_shap", "GradientSHAP", "Lundberg and Lee 2017, arXiv:1705.07874"),
         )
     }
 )
+
+DEFAULT_METHODS = tuple(name for name, entry in CATALOG.items() if not entry.signed)
+"""What is computed when nobody chooses: the methods that share one pass."""

@@ -10,15 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from explain.cam import Explanation, MapProblem, explain_batch
-from explain.catalog import CATALOG, get_method
+from explain.attribution import attribute_label
+from explain.cam import Explanation, MapProblem
+from explain.catalog import DEFAULT_METHODS, get_method
 from explain.difference import DifferenceMap
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_probe import fixed_target
 from explain.faithfulness_schema import FaithfulnessSettings, MapFaithfulness
+from explain.maps import explain_picture
 from explain.schema import Heatmap, WordAttribution
+from explain.stability import Stability
 from explain.targets import Target, default_target, same_margin
 from models.detector import Detector
+from models.doubt import Doubt, assess, expect_verdict
 from models.ensemble import combine
 from models.errors import ExhibitError
 from models.families.base import Stage
@@ -51,7 +55,7 @@ class Settings:
 
     task: str
     models: tuple[str, ...]
-    methods: tuple[str, ...] = tuple(CATALOG)
+    methods: tuple[str, ...] = DEFAULT_METHODS
     target: str | None = None
     detector: str | None = DEFAULT_DETECTOR
     question: str | None = None
@@ -109,6 +113,7 @@ class Examination:
         asked: how those models were asked.
         detections: objects found; ``None`` when not asked for, not done yet, or not possible.
         faithfulness: how far to believe the maps, in the order of ``heatmaps``; empty until ``measure_faithfulness``.
+        stability: what small changes of the picture do to each model's answer and maps; empty until measured.
         problems: what could not be done.
         timings_s: seconds by step (``load:ID``, ``explain:ID``, ``detect``).
         created_utc: ISO 8601 time of the start.
@@ -127,6 +132,7 @@ class Examination:
     asked: tuple[Asked, ...] = ()
     detections: Detections | None = None
     faithfulness: tuple[MapFaithfulness, ...] = ()
+    stability: tuple[Stability, ...] = ()
     problems: tuple[Problem, ...] = ()
     timings_s: dict[str, float] = field(default_factory=dict)
     created_utc: str = ""
@@ -175,9 +181,10 @@ def examine_steps(source: SourceImage, settings: Settings, loader: ModelLoader) 
     _check(settings, loader)
     state = Examination(source, settings, created_utc=datetime.now(UTC).isoformat(timespec="seconds"))
     steps = len(settings.models) + (settings.detector is not None)
+    doubts: dict[str, Doubt | None] = {}
     for index, model_id in enumerate(settings.models):
         yield replace(state, stage=f"examining with {model_id}", done=index / steps)
-        state = _with_model(state, model_id, loader)
+        state = _with_model(state, model_id, loader, doubts)
         state = replace(state, done=(index + 1) / steps)
     if settings.detector is not None:
         yield replace(state, stage=f"detecting objects with {settings.detector}", done=(steps - 1) / steps)
@@ -250,8 +257,11 @@ def _check(settings: Settings, loader: ModelLoader) -> None:
             raise ExhibitError(f"there is no {what} {value!r}; choose one of {', '.join(known)}.")
 
 
-def _with_model(state: Examination, model_id: str, loader: ModelLoader) -> Examination:
-    """The state with one more model's prediction and maps, from one pass, and its base model's if asked for."""
+def _with_model(state: Examination, model_id: str, loader: ModelLoader, doubts: dict[str, Doubt | None]) -> Examination:
+    """The state with one more model's prediction and maps, from one pass, and its base model's if asked for.
+
+    ``doubts`` takes what was measured of the models so far, and is given that of this one.
+    """
     timings = dict(state.timings_s)
     started = time.perf_counter()
     try:
@@ -259,14 +269,17 @@ def _with_model(state: Examination, model_id: str, loader: ModelLoader) -> Exami
         timings[f"load:{model_id}"] = time.perf_counter() - started
         started = time.perf_counter()
         answer = _explain(live, state, default_target(live, state.settings.target))
+        answer = replace(answer, prediction=assess(live, [state.source.rgb], [answer.prediction])[0])
     except ExhibitError as error:
         LOGGER.warning("%s: %s", model_id, error)
         return replace(state, problems=(*state.problems, Problem(model_id, str(error))))
     timings[f"explain:{model_id}"] = time.perf_counter() - started
     state = replace(_with_answer(state, live, answer), timings_s=timings)
     predictions, verdict = (*state.predictions, answer.prediction), None
+    doubts[model_id] = getattr(live, "doubt", None)
     try:
         verdict = combine(predictions, {spec.id: spec.accuracy for spec in loader.zoo.specs.values()})
+        verdict = expect_verdict(verdict, doubts)
     except ExhibitError as error:  # models of one task that use different labels
         state = replace(state, problems=(*state.problems, Problem("verdict", str(error))))
     state = replace(state, predictions=predictions, verdict=verdict)
@@ -320,14 +333,29 @@ def _explain(live: LiveModel, state: Examination, target: Target) -> Explanation
     unfit = {name: get_method(name).compatible(live) for name in state.settings.methods}
     problems = tuple(MapProblem(name, "none", "", why) for name, why in unfit.items() if why is not None)
     fitting = [name for name, why in unfit.items() if why is None]
-    images = [state.source.rgb]
     asked = isinstance(live, VisionLanguageModel)
     if not fitting and not asked:
-        return Explanation(live.predict(images)[0], (), problems)
+        return Explanation(live.predict([state.source.rgb])[0], (), problems)
     stage = state.settings.layer
     layers = [_layer_at(live, stage)] if stage and isinstance(live, VisionLanguageModel) else None
-    answer = explain_batch(live, images, methods=fitting, targets=[target], layers=layers, words=asked)[0]
+    answer = explain_picture(live, state.source.rgb, methods=fitting, target=target, layers=layers, words=asked)
+    if live.spec.kind == "clip":
+        answer = _with_text_words(live, state, answer)
     return replace(answer, problems=(*problems, *answer.problems))
+
+
+def _with_text_words(live: LiveModel, state: Examination, answer: Explanation) -> Explanation:
+    """The explanation of an image-text model with what the words of its label's text did, or why that is not known."""
+    from models.clip import ImageTextModel  # its libraries are here once such a model is, and slow to import before
+
+    if not isinstance(live, ImageTextModel):
+        return answer
+    label = state.settings.target or answer.prediction.label
+    try:
+        words = attribute_label(live, state.source.rgb, label)
+    except ExhibitError as error:
+        return replace(answer, problems=(*answer.problems, MapProblem("words", label, "", str(error))))
+    return replace(answer, words=(words,))
 
 
 def _with_detections(state: Examination, detector_id: str, loader: ModelLoader) -> Examination:

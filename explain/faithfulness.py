@@ -82,7 +82,8 @@ def measure_maps(
     rough_counts = counts_of(pixels, chosen.badge_steps)
     rough = [_ask_curves(wanted, index, rough_counts, chosen) for index in range(len(everything))] if controls else []
     scores = wanted.scores(probe, everything, chosen.seed, told)
-    shown = _shown_alone(probe, maps) if chosen.average_drop else None
+    evidence = np.stack([_evidence(one, heatmap) for one, heatmap in zip(maps, heatmaps, strict=True)])
+    shown = _shown_alone(probe, np.maximum(evidence, 0)) if chosen.average_drop else None
     badges = _badges(maps, blind, groups, [_pair(rough_counts, one, scores) for one in rough]) if controls else None
     found = []
     for index, heatmap in enumerate(heatmaps):
@@ -95,14 +96,14 @@ def measure_maps(
             score=float(scores[whole]),
             insertion=_curve(counts, curves[index][0], scores),
             deletion=_curve(counts, curves[index][1], scores),
-            sparseness=sparseness(maps[index]),
+            sparseness=sparseness(np.abs(evidence[index])),
             road=road_combined(road[0].scores, road[1].scores) if road else None,
             road_curves=(road[0], road[1]) if road else None,
             badge=badges[index] if badges else None,
             settings=chosen,
         )
         alone = None if shown is None else float(shown[index])
-        found.append(_with_the_rest(measured, probe, heatmap, maps[index], alone))
+        found.append(_with_the_rest(measured, probe, heatmap, evidence[index], alone))
     return found
 
 
@@ -223,7 +224,8 @@ def _with_the_rest(
     if settings.infidelity_samples:
         found = infidelity(probe, values, samples=settings.infidelity_samples, seed=settings.seed)
         measured = replace(measured, infidelity=found)
-    if settings.sensitivity_samples and isinstance(probe, ModelProbe):
+    # A signed map of each picture nearby would take some dozen passes each.
+    if settings.sensitivity_samples and isinstance(probe, ModelProbe) and not heatmap.signed:
         moved = max_sensitivity(
             lambda variants: probe.explain(variants, heatmap),
             probe.picture,
@@ -232,6 +234,11 @@ def _with_the_rest(
         )
         measured = replace(measured, max_sensitivity=moved)
     return measured
+
+
+def _evidence(values: Maps, heatmap: Heatmap) -> Maps:
+    """A placed map with 0 where nothing speaks: of a signed map, in [-1, 1], that is the middle of its scale."""
+    return values * np.float32(2) - np.float32(1) if heatmap.signed else values
 
 
 def _shown_alone(probe: Probe, maps: Maps) -> NDArray[np.float64]:

@@ -123,6 +123,15 @@ class ModelProbe:
         """Scores of prepared planes (n, channels, h, w)."""
         return _scores(self._live, self._inputs(variants), self._score, self._forward)
 
+    @property
+    def shown_xyxy(self) -> Box:
+        """The part of the original picture that the plane shows."""
+        return self._shown
+
+    def outputs(self, variants: Tensor) -> Any:  # noqa: ANN401 - each architecture has its own output class
+        """What the model says of prepared planes, in their graph; hold the model's lock around it."""
+        return self._live.forward(self._inputs(variants.to(self.picture.dtype)))
+
     def explain(self, variants: Tensor, heatmap: Heatmap) -> Tensor:
         """What became of a heatmap in each variant: float32 (n, h, w) in [0, 1], zero where no map is left."""
         count = len(variants)

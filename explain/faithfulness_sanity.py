@@ -18,9 +18,9 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from explain.cam import explain_batch
 from explain.catalog import get_method
 from explain.faithfulness_probe import fixed_target
+from explain.maps import explain_picture
 from explain.schema import Heatmap
 from explain.targets import ClassLogit, Target
 from models.errors import IncompatibleMethodError
@@ -114,7 +114,7 @@ def check_randomisation(
         IncompatibleMethodError: the weights are quantised, or a method does not fit the model.
     """
     with live.lock:
-        answer = explain_batch(live, [image], methods=methods, targets=[target])[0]
+        answer = explain_picture(live, image, methods=methods, target=target)
         told = next((heatmap.target for heatmap in answer.heatmaps if get_method(heatmap.method).class_aware), None)
         same = target if told is None else fixed_target(told, live.labels)
         found: dict[str, list[list[tuple[float, float]]]] = {heatmap.method: [] for heatmap in answer.heatmaps}
@@ -122,7 +122,7 @@ def check_randomisation(
         for share in shares:
             for draw in range(draws):
                 with random_weights(live.module, share, seed + draw):
-                    after = explain_batch(live, [image], methods=list(found), targets=[same])[0]
+                    after = explain_picture(live, image, methods=list(found), target=same)
                 left = {heatmap.method: heatmap for heatmap in after.heatmaps}
                 for before in answer.heatmaps:
                     if draw == 0:
@@ -151,8 +151,7 @@ def check_classes(
         IncompatibleMethodError: there is no such label or method.
     """
     answers = [
-        explain_batch(live, [image], methods=methods, targets=[ClassLogit(asked, live.labels)])[0]
-        for asked in (label, other)
+        explain_picture(live, image, methods=methods, target=ClassLogit(asked, live.labels)) for asked in (label, other)
     ]
     first, second = ({heatmap.method: heatmap for heatmap in answer.heatmaps} for answer in answers)
     checks = []

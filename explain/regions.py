@@ -92,11 +92,12 @@ def points_into_box(values: NDArray[np.float32], box_xyxy: Box, tolerance_px: fl
 def heat_in_detections(heatmap: Heatmap, detections: Detections) -> tuple[RegionHeat, ...]:
     """How much of a map's heat lies on each detected object, most heat first.
 
-    Overlapping boxes each count what they hold, so shares may add up to more than 1.
+    Overlapping boxes each count what they hold, so shares may add up to more than 1. Of a signed map, heat is what
+    speaks for the target.
     """
     width, height = heatmap.size_wh
     scale = min(1.0, WORKING_SIDE_PX / max(width, height))
-    values = heatmap.at((max(1, round(width * scale)), max(1, round(height * scale))))
+    values = heatmap.positive_at((max(1, round(width * scale)), max(1, round(height * scale))))
     factor_xy = values.shape[1] / width, values.shape[0] / height
     rows = [
         _region(values, label, float(confidence), (float(x0), float(y0), float(x1), float(y1)), factor_xy)

@@ -99,7 +99,12 @@ def draw_heatmap(
     opacity: float = DEFAULT_OPACITY,
     scale: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """``overlay`` of a heatmap on its photo, at the size at which the photo is given (see ``fit``)."""
+    """``overlay`` of a heatmap on its photo, at the size at which the photo is given (see ``fit``).
+
+    A signed map is laid over it in the diverging colours: red speaks for the target, blue against it.
+    """
+    if heatmap.signed:
+        return overlay_difference(photo, heatmap.signed_at(photo.size, scale), opacity)
     return overlay(photo, heatmap.at(photo.size, scale), opacity)
 
 
@@ -141,6 +146,9 @@ def legend(heatmap: Heatmap, scale: tuple[float, float] | None = None) -> Image.
     """The colour bar with the raw values at its ends, and what the map shows, as an RGB picture of ``LEGEND_WH``."""
     low, high = scale or (heatmap.raw_min, heatmap.raw_max)
     title = f"{CATALOG[heatmap.method].title} of {heatmap.target}, {heatmap.model_id}"
+    if heatmap.signed:
+        bar = colourise_difference(np.linspace(-1, 1, LEGEND_WH[0] - 24, dtype=np.float32)[None])
+        return _bar_picture(title, bar, f"{low:.3g}", "against   0   for", f"+{high:.3g}")
     bar = colourise(np.linspace(0, 1, LEGEND_WH[0] - 24, dtype=np.float32)[None])
     return _bar_picture(title, bar, f"{low:.3g}", "raw value of the map", f"{high:.3g}")
 

@@ -15,6 +15,8 @@ from explain.bundle import SCHEMA_VERSION, read_parts
 from explain.examination import Examination, Settings, examine, measure_faithfulness
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_schema import FaithfulnessSettings, describe_faithfulness
+from explain.stability import describe_stability
+from explain.stability_asking import measure_stability
 from explain.versions import versions
 from models.errors import BundleError
 from models.imaging import read_image
@@ -71,6 +73,7 @@ def replay(folder: Path, loader: ModelLoader, image: Path | None = None) -> list
         *_compare_words(manifest, again, why),
         *_compare_detections(manifest, again, why),
         *_compare_faithfulness(manifest, again, loader, why),
+        *_compare_stability(manifest, again, loader, why),
     ]
 
 
@@ -90,9 +93,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version")
     if version not in range(1, SCHEMA_VERSION + 1):
         raise BundleError(f"{path} has schema {version}, this Exhibit reads 1 to {SCHEMA_VERSION}.")
-    # The first schema knew no vision-language models and the second no faithfulness; what an earlier one lacks was
-    # neither asked for nor made.
-    return {"base_predictions": [], "differences": [], "words": [], "asked": [], "faithfulness": [], **manifest}
+    # The first schema knew no vision-language models, the second no faithfulness and the third no stability; what an
+    # earlier one lacks was neither asked for nor made.
+    lists = ("base_predictions", "differences", "words", "asked", "faithfulness", "stability")
+    return {**{name: [] for name in lists}, **manifest}
 
 
 def _settings(folder: Path, stored: dict[str, Any]) -> Settings:
@@ -161,10 +165,50 @@ def _compare_predictions(
             reason = f"other weights: {then['status']['loaded_from']} then, {prediction.status.loaded_from} now"
         elif (then.get("question"), then.get("style")) != (prediction.question, prediction.style):
             reason = f"another question: {then.get('question')!r} then, {prediction.question!r} now"
+        if then.get("temperature") != prediction.temperature:
+            reason = reason or f"temperature {then.get('temperature')} then, {prediction.temperature} now"
         labels = then["probabilities"].keys() | prediction.probabilities.keys()
         gaps = (abs(then["probabilities"].get(k, 0.0) - prediction.probabilities.get(k, 0.0)) for k in labels)
         found.append(_judge(item, max(gaps), reason))
+        found += _compare_novelty(then, prediction, reason)
     return found
+
+
+def _compare_novelty(then: dict[str, Any], prediction: Prediction, why: str) -> list[Comparison]:
+    """How unlike the training pictures the picture was and is, where both are known."""
+    before, after = then.get("novelty"), prediction.novelty
+    if before is None:
+        return []
+    item = f"novelty {then['model_id']}"
+    if after is None or after.threshold != before["threshold"]:
+        return [Comparison(item, "different", why or "measured with other statistics then")]
+    return [_judge(item, abs(before["distance"] - after.distance) / after.threshold, why)]
+
+
+def _compare_stability(manifest: dict[str, Any], again: Examination, loader: ModelLoader, why: str) -> list[Comparison]:
+    """Every answer and correlation under small changes, measured once more."""
+    if not manifest["stability"]:
+        return []
+    now = {one.model_id: describe_stability(one) for one in measure_stability(again, loader).stability}
+    found = []
+    for then in manifest["stability"]:
+        item = f"stability {then['model_id']}"
+        one = now.get(then["model_id"])
+        sides = [_stability_numbers(side) for side in (then, one) if side]
+        if len(sides) < 2 or sides[0].keys() != sides[1].keys():
+            found.append(Comparison(item, "different", "other changes or maps now" if one else "not measured now"))
+            continue
+        gaps = (abs(value - sides[1][name]) for name, value in sides[0].items())
+        found.append(_judge(item, max(gaps, default=0.0), why))
+    return found
+
+
+def _stability_numbers(found: dict[str, Any]) -> dict[str, float]:
+    numbers = {}
+    for one in found["variants"]:
+        numbers[one["change"]] = one["probability"]
+        numbers |= {f"{one['change']} {method}": value for method, value in one["correlations"].items()}
+    return numbers
 
 
 def _compare_heatmaps(folder: Path, manifest: dict[str, Any], again: Examination, why: str) -> list[Comparison]:

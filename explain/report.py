@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -29,6 +30,9 @@ figure{margin:0;break-inside:avoid}figure img{width:100%}figcaption{font-size:.8
 .words{font-size:1.05rem;line-height:2}.words span{padding:.15em .1em;border-radius:.2em}
 code{font-size:.85em;overflow-wrap:anywhere}.warn{border-left:4px solid #b35900;padding-left:.75rem}
 """
+CHANGE_WORDS = MappingProxyType(
+    {"jpeg": "JPEG quality 70", "halved": "half size", "blur": "slight blur", "crop": "5 % cut off each side"}
+)
 CAUTION = (
     "A heatmap shows where the model's answer is sensitive, not that the answer is right. A detector is no better than "
     "chance on pictures made by generators it was not trained on."
@@ -54,6 +58,7 @@ def write_report(examination: Examination, manifest: dict[str, Any], folder: Pat
             _words(examination),
             _heatmaps(examination),
             _faithfulness(examination),
+            _stability(examination),
             _differences(examination),
             _detections(manifest),
             _problems(manifest),
@@ -76,10 +81,38 @@ def _verdict(manifest: dict[str, Any]) -> str:
         return f"<h2>Verdict</h2><p>No model could answer the task {task}.</p>"
     label, share = verdict["label"], verdict["probabilities"][verdict["label"]]
     against = ", ".join(escape(model) for model in verdict["dissenters"]) or "no model"
+    said = f"<strong>{escape(label)}</strong>, mean probability {share:.1%}"
+    if not verdict["confident"]:
+        said = f"<strong>No confident verdict.</strong> The models lean to {escape(label)} ({share:.1%})"
+    strange = ", ".join(escape(model) for model in verdict["unfamiliar"])
+    unseen = f'<p class="warn">Has not seen such pictures: {strange}.</p>' if strange else ""
     return (
-        f"<h2>Verdict</h2><p><strong>{escape(label)}</strong>, mean probability {share:.1%} (task {task}). "
-        f"Agreement {verdict['agreement']:.0%}; {against} disagrees; spread {verdict['spread']:.1%}.</p>"
+        f"<h2>Verdict</h2><p>{said} (task {task}). Agreement {verdict['agreement']:.0%}; {against} disagrees; spread "
+        f"{verdict['spread']:.1%}. {_expected(verdict['expected'])}</p>{unseen}"
     )
+
+
+def _expected(expected: dict[str, Any] | None) -> str:
+    """How often answers of this confidence were right on held-out pictures."""
+    if expected is None:
+        return "How often answers this sure are right was not measured."
+    return (
+        f"Of {expected['pictures']} held-out pictures with a confidence of {expected['low']:.0%} to "
+        f"{expected['high']:.0%}, {expected['accuracy']:.1%} were answered rightly."
+    )
+
+
+def _doubt(prediction: dict[str, Any]) -> str:
+    """Whether probabilities are calibrated, how often they are right, and whether the model has seen such pictures."""
+    if prediction["raw"] is None:
+        return "<br>Not calibrated: the network's own probabilities."
+    raw = ", ".join(f"{escape(k)} {v:.2%}" for k, v in prediction["raw"].items())
+    line = f"<br>Calibrated with temperature {prediction['temperature']:.3f}; raw: {raw}. "
+    novelty = prediction["novelty"]
+    if novelty is not None:
+        unseen = "<strong>has not seen such pictures</strong>" if novelty["unfamiliar"] else "has seen such pictures"
+        line += f"It {unseen}: distance {novelty['distance']:.3f}, threshold {novelty['threshold']:.3f}. "
+    return line + _expected(prediction["expected"])
 
 
 def _predictions(manifest: dict[str, Any]) -> str:
@@ -90,7 +123,7 @@ def _predictions(manifest: dict[str, Any]) -> str:
         why = escape(" ".join(part for part in (status["reason"], status["remedy"]) if part))
         rows.append(
             f"<tr><td>{escape(prediction['model_id'])}</td><td>{escape(prediction['label'])}</td>"
-            f"<td>{numbers}{_asked(prediction)}</td>"
+            f"<td>{numbers}{_asked(prediction)}{_doubt(prediction)}</td>"
             f"<td>{escape(status['state'])}: {escape(status['loaded_from'])} {why}</td>"
             f'<td class="num">{prediction["latency_s"] * 1000:.0f} ms</td></tr>'
         )
@@ -122,6 +155,10 @@ def _heatmaps(examination: Examination) -> str:
             f"{heatmap.model_id}, {CATALOG[heatmap.method].title}, {heatmap.target}; raw {heatmap.raw_min:.3g} to "
             f"{heatmap.raw_max:.3g} on {heatmap.grid_rc[0]}x{heatmap.grid_rc[1]} cells of {heatmap.layer}"
         )
+        if heatmap.signed:
+            caption += "; red: for it, blue: against it"
+        if heatmap.delta is not None:
+            caption += f"; convergence delta {heatmap.delta:.2%}"
         shown.append((render.draw_heatmap(photo, heatmap), caption))
     return f'<h2>Heatmaps</h2><div class="maps">{_figures(shown)}</div>'
 
@@ -149,6 +186,26 @@ def _faithfulness(examination: Examination) -> str:
     return (
         f"<h2>How far to believe the heatmaps</h2><p>{escape(note)}</p><table><tr><th>Model</th><th>Method</th>{heads}"
         f"<th>Beside chance</th></tr>{''.join(rows)}</table>"
+    )
+
+
+def _stability(examination: Examination) -> str:
+    """What small changes of the picture did to every model's answer and maps."""
+    if not examination.stability:
+        return ""
+    rows = []
+    for found in examination.stability:
+        for one in found.variants:
+            turned = f"<strong>{escape(one.label)}</strong>" if one.label != found.label else escape(one.label)
+            alike = ", ".join(f"{escape(CATALOG[name].title)} {value:.2f}" for name, value in one.correlations.items())
+            rows.append(
+                f"<tr><td>{escape(found.model_id)}</td><td>{escape(CHANGE_WORDS[one.change])}</td><td>{turned}</td>"
+                f'<td class="num">{one.probability:.1%}</td><td>{alike}</td></tr>'
+            )
+    note = "Each model asked again about the picture under small changes; maps are compared by their correlation."
+    return (
+        f"<h2>Stability</h2><p>{note}</p><table><tr><th>Model</th><th>Change</th><th>Says</th>"
+        f'<th class="num">Probability of its first answer</th><th>Maps</th></tr>{"".join(rows)}</table>'
     )
 
 

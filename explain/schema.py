@@ -46,6 +46,8 @@ class Heatmap:
         layer: dotted name of the target layer.
         model_id: zoo id.
         image_sha256: hex SHA-256 of the picture's original bytes; empty when only pixels were given.
+        delta: by what the map's values fail to add up to the change of the score that they share out, as a part of that
+            change; ``None`` for methods that share nothing out.
     """
 
     parts: tuple[MapPart, ...]
@@ -57,6 +59,12 @@ class Heatmap:
     layer: str
     model_id: str
     image_sha256: str = ""
+    delta: float | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether values below 0.5 speak against the target."""
+        return self.raw_min < 0
 
     @property
     def grid_rc(self) -> tuple[int, int]:
@@ -82,7 +90,26 @@ class Heatmap:
         """
         from explain.geometry import project
 
+        if self.signed:  # beyond what the model saw lies neither for nor against
+            return (self.signed_at(size_wh, scale) + np.float32(1)) / np.float32(2)
         return project(self.parts, self.size_wh, size_wh, scale or (self.raw_min, self.raw_max))
+
+    def signed_at(self, size_wh: tuple[int, int], scale: tuple[float, float] | None = None) -> NDArray[np.float32]:
+        """A signed map at another picture size, float32 (height, width) in [-1, 1], 0 where no pixel was seen."""
+        from explain.geometry import project
+
+        low, high = scale or (self.raw_min, self.raw_max)
+        shares = [project(_times(self.parts, sign), self.size_wh, size_wh, (0.0, max(high, -low))) for sign in (1, -1)]
+        return shares[0] - shares[1]
+
+    def positive_at(self, size_wh: tuple[int, int]) -> NDArray[np.float32]:
+        """What speaks for the target, float32 (height, width) in [0, 1]: all of a map that is not signed."""
+        return np.maximum(self.signed_at(size_wh), 0) if self.signed else self.at(size_wh)
+
+
+def _times(parts: tuple[MapPart, ...], sign: int) -> tuple[MapPart, ...]:
+    """The parts' values on one side of 0, as positive ones."""
+    return tuple(MapPart(np.maximum(sign * part.cam, 0), part.box_xyxy) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from models.anatomy import Anatomy, trace
+from models.doubt import Doubt, answer
 from models.errors import ModelUnavailableError
 from models.framing import seen_box
 from models.quiet import first_line, quiet
@@ -50,6 +51,7 @@ class ImageClassifier:
         processor: the saved image processor.
         labels: the task's labels in the order of the logits.
         lock: held around every forward pass.
+        doubt: what was measured of these weights, by which probabilities are calibrated; ``None`` for nothing.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ImageClassifier:
         self.processor = processor
         self.labels = labels
         self.lock = RLock()
+        self.doubt: Doubt | None = None
 
     @property
     def device(self) -> torch.device:
@@ -175,13 +178,11 @@ class ImageClassifier:
         return [
             Prediction(
                 model_id=self.spec.id,
-                label=self.labels[int(row.argmax())],
-                probabilities=dict(zip(self.labels, row.softmax(0).tolist(), strict=True)),
-                logits=dict(zip(self.labels, row.tolist(), strict=True)),
                 latency_s=shares,
                 status=self.status,
+                **answer(row, self.labels, self.doubt),
             )
-            for row in logits
+            for row in logits.tolist()
         ]
 
     def _alike(self, images: Sequence[Image.Image]) -> Iterable[Sequence[Image.Image]]:

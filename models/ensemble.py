@@ -17,6 +17,9 @@ def combine(predictions: Sequence[Prediction], weights: Mapping[str, float | Non
     A model without a measurement weighs as much as the others do on average. Where something stands in for a model, the
     stand-in's accuracy counts. Models backed by the same weights are one witness: together they weigh as one.
 
+    A picture unlike anything the models with half of the weight have seen gets no confident verdict, however sure they
+    are: far from what it learned, a network's confidence means nothing (Hein et al. 2019, arXiv:1812.05720).
+
     Args:
         predictions: one per model, all with the same labels.
         weights: zoo id to measured accuracy in [0, 1], or ``None``; may hold more ids than answered.
@@ -44,6 +47,7 @@ def combine(predictions: Sequence[Prediction], weights: Mapping[str, float | Non
     label = max(labels, key=mean.__getitem__)
     given = [prediction.probabilities[label] for prediction in predictions]
     dissenters = tuple(prediction.model_id for prediction in predictions if prediction.label != label)
+    unfamiliar = tuple(one.model_id for one in predictions if one.novelty is not None and one.novelty.unfamiliar)
     return Verdict(
         label=label,
         probabilities=mean,
@@ -51,6 +55,8 @@ def combine(predictions: Sequence[Prediction], weights: Mapping[str, float | Non
         dissenters=dissenters,
         spread=max(given) - min(given),
         weights=shares,
+        unfamiliar=unfamiliar,
+        confident=sum(shares[model_id] for model_id in unfamiliar) < 0.5,
     )
 
 

@@ -257,8 +257,11 @@ class ModelLoader:
 
                 return load_clip(spec, place.folder, status, answers=step.owner.answers, device=self.device)
             from models.classifier import load_classifier
+            from models.doubt import read_doubt
 
-            return load_classifier(spec, place.folder, status, renames=step.owner.labels, device=self.device)
+            live = load_classifier(spec, place.folder, status, renames=step.owner.labels, device=self.device)
+            live.doubt = read_doubt(place.folder, status.weights_sha256)
+            return live
 
     def _load_vlm(
         self, spec: ModelSpec, step: _Step, problems: list[ModelUnavailableError], precision: Precision | None

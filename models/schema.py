@@ -116,19 +116,60 @@ class ModelSpec(BaseModel):
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """How often a model was right on held-out pictures of which it was as sure as of this one.
+
+    Attributes:
+        accuracy: share of right answers among them, in [0, 1]; measured, never assumed.
+        pictures: how many they are.
+        of: held-out pictures in all.
+        low: confidence above which they lie.
+        high: confidence up to which they lie.
+    """
+
+    accuracy: float
+    pictures: int
+    of: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How unlike its training pictures a picture is to a model.
+
+    Attributes:
+        distance: from the training pictures' features; 0 at their middle, no unit.
+        threshold: above which a picture counts as unlike them.
+        false_alarm: share of held-out pictures like the training ones that lie above it, in [0, 1].
+        unfamiliar: whether this one does.
+    """
+
+    distance: float
+    threshold: float
+    false_alarm: float
+    unfamiliar: bool
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What one model says of one image.
 
     Attributes:
         model_id: zoo id that was asked for.
         label: the label with the highest probability.
-        probabilities: label to probability, in the model's own order, summing to 1.
+        probabilities: label to probability, in the model's own order, summing to 1; calibrated where ``temperature``
+            is given.
         logits: label to raw score, same order.
         latency_s: seconds of this image's share of the forward pass.
         status: what stands behind the answer.
         text: free text, for models that write.
         question: the question asked of a vision-language model, as it stood in the prompt.
         style: the prompt style used for it.
+        temperature: what the raw scores were divided by; ``None`` where the probabilities are the network's own.
+        raw: label to probability before calibration; ``None`` without a temperature.
+        expected: how often the model is right when it is as sure as here; ``None`` where that was not measured.
+        novelty: how unlike its training pictures this one is; ``None`` where that was not measured.
     """
 
     model_id: str
@@ -140,6 +181,10 @@ class Prediction:
     text: str | None = None
     question: str | None = None
     style: str | None = None
+    temperature: float | None = None
+    raw: dict[str, float] | None = None
+    expected: Expectation | None = None
+    novelty: Novelty | None = None
 
 
 @dataclass(frozen=True)
@@ -266,6 +311,10 @@ class Verdict:
         dissenters: ids of the models that say otherwise.
         spread: largest minus smallest probability given to the verdict's label.
         weights: model id to its share, summing to 1.
+        unfamiliar: ids of the models that have not seen such pictures.
+        confident: whether the models that know such pictures, or say nothing of it, weigh more than those.
+        expected: how often the verdict of these models is right when it is as sure as here; ``None`` where that was not
+            measured for all of them together.
     """
 
     label: str
@@ -274,3 +323,6 @@ class Verdict:
     dissenters: tuple[str, ...]
     spread: float
     weights: dict[str, float] = field(default_factory=dict)
+    unfamiliar: tuple[str, ...] = ()
+    confident: bool = True
+    expected: Expectation | None = None

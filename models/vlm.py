@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.answers import parse_label
+from models.doubt import Doubt, answer
 from models.errors import ExhibitError, ModelUnavailableError
 from models.generation import cut_at, generate_ids
 from models.prompts import PromptStyle, get_style
@@ -56,6 +57,7 @@ class VisionLanguageModel:
         question: str | None = None,
         style: str = "plain",
         answers: Mapping[str, str] | None = None,
+        doubt: Doubt | None = None,
     ) -> None:
         self.spec = spec
         self.status = status
@@ -67,8 +69,15 @@ class VisionLanguageModel:
         self.answers = dict(spec.answers if answers is None else answers)
         self.labels = tuple(self.answers.values())
         self._style: PromptStyle = get_style(style)
+        self._measured = doubt
         if len(set(self.labels)) < max(len(self.labels), 2):
             raise ExhibitError(f"{spec.id}: give at least two answers, each for another label.")
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """What was measured of these weights, where they are asked as they were then."""
+        measured = self._measured
+        return measured if measured is not None and measured.fits(self.labels, self.question, self.style) else None
 
     @property
     def lock(self) -> RLock:
@@ -115,7 +124,7 @@ class VisionLanguageModel:
                 f"{self.spec.id} is a whole model without an adapter", "name its `base` in the zoo to compare with it"
             )
         spec = self.spec.model_copy(update={"id": f"{self.spec.id}@base"})
-        return self._view(spec=spec, status=self.base_status, adapter=None, base_status=None)
+        return self._view(spec=spec, status=self.base_status, adapter=None, base_status=None, doubt=None)
 
     def merged(self) -> VisionLanguageModel:
         """The same model on a network of its own, the adapter's weights added to the base's.
@@ -213,15 +222,13 @@ class VisionLanguageModel:
         return [
             Prediction(
                 model_id=self.spec.id,
-                label=self.labels[int(row.argmax())],
-                probabilities=dict(zip(self.labels, row.softmax(0).tolist(), strict=True)),
-                logits=dict(zip(self.labels, row.tolist(), strict=True)),
                 latency_s=latency_s / max(len(scores), 1),
                 status=self.status,
                 question=question,
                 style=self.style,
+                **answer(row, self.labels, self.doubt),
             )
-            for row, question in zip(scores, questions, strict=True)
+            for row, question in zip(scores.tolist(), questions, strict=True)
         ]
 
     def write(
@@ -294,6 +301,7 @@ class VisionLanguageModel:
             "question": self.question,
             "style": self.style,
             "answers": self.answers,
+            "doubt": self._measured,
         }
         return VisionLanguageModel(**(kept | changes))
 

@@ -77,6 +77,7 @@ class VlmLoader:
         Raises:
             ModelUnavailableError: a folder is damaged, the parts do not fit, or there is too little memory.
         """
+        from models.doubt import read_doubt
         from models.vlm import VisionLanguageModel
 
         fixed = resolve(precision or owner.precision, self._device)
@@ -86,8 +87,11 @@ class VlmLoader:
         files = vlm_weights(whole.folder, vlm_kind(owner, owner.base or owner.source))
         core, digest = self._core(owner, whole.folder, files, fixed)
         status = ModelStatus(state, whole.shown, weights_sha256=digest.hexdigest())
+        # Of quantised weights nothing was measured.
+        exact = fixed in ("fp32", "bf16")
         if base is None:
-            return VisionLanguageModel(spec, status, core, question=owner.question, answers=owner.answers)
+            doubt = read_doubt(whole.folder, status.weights_sha256) if exact else None
+            return VisionLanguageModel(spec, status, core, question=owner.question, answers=owner.answers, doubt=doubt)
         added = adapter_weights(own.folder)
         check_whole(added)
         key = f"{own.folder.resolve()}#{hash_files(added)}"
@@ -101,7 +105,14 @@ class VlmLoader:
             weights_sha256=digest_files(added, digest).hexdigest(),
         )
         return VisionLanguageModel(
-            spec, status, core, adapter=key, base_status=on_base, question=owner.question, answers=owner.answers
+            spec,
+            status,
+            core,
+            adapter=key,
+            base_status=on_base,
+            question=owner.question,
+            answers=owner.answers,
+            doubt=read_doubt(own.folder, status.weights_sha256) if exact else None,
         )
 
     def room(self, owner: ModelSpec, folder: Path | None, precision: Precision | None = None) -> None:

@@ -20,13 +20,13 @@ from transformers import ViTImageProcessor as Processor
 
 from explain.cam import NO_TARGET, Explanation, explain_batch, explain_inputs, heatmaps, principal_projection
 from explain.capture import Capture, capture
-from explain.catalog import CATALOG
+from explain.catalog import DEFAULT_METHODS
 from explain.targets import ClassLogit, LogitMargin, PredictedLogit
 from models.classifier import ImageClassifier
 from models.errors import EmptyHeatmapError, IncompatibleMethodError
 from models.schema import LoadState, ModelSpec, ModelStatus, TokenGrid, TokenLayout
 
-ALL = tuple(CATALOG)
+ALL = DEFAULT_METHODS
 EIGEN = ("eigencam", "eigengradcam")
 LABELS = ("fake", "real", "unsure")
 THEIRS = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from explain.catalog import CATALOG, get_method, list_methods
+from explain.catalog import CATALOG, DEFAULT_METHODS, get_method, list_methods
 from models.errors import IncompatibleMethodError
 from models.schema import LayerPreset
 
@@ -20,12 +20,16 @@ class Live(SimpleNamespace):
 
 
 def test_the_names_and_what_they_claim():
-    assert list(CATALOG) == ["gradcam", "gradcampp", "layercam", "eigencam", "eigengradcam", "hirescam", "xgradcam"]
+    cams = ["gradcam", "gradcampp", "layercam", "eigencam", "eigengradcam", "hirescam", "xgradcam"]
+    signed = ["integrated_gradients", "occlusion", "gradient_shap"]
+    assert list(CATALOG) == [*cams, *signed]
+    assert list(DEFAULT_METHODS) == cams
     for name, entry in CATALOG.items():
         assert get_method(name) is entry
         assert entry.name == name
-        assert not entry.signed
-        assert entry.class_aware == entry.needs_gradients == (name != "eigencam")
+        assert entry.signed == (name in signed)
+        assert entry.class_aware == (name != "eigencam")
+        assert entry.needs_gradients == (name not in ("eigencam", "occlusion"))
         assert "20" in entry.source
 
 
@@ -38,9 +42,9 @@ def test_a_usual_model_is_offered_every_method():
     assert [entry.name for entry in list_methods(Live())] == list(CATALOG)
 
 
-def test_a_model_without_layers_is_offered_none_and_told_why():
+def test_a_model_without_layers_is_offered_what_looks_into_none_and_told_why():
     live = Live(layers=())
-    assert list_methods(live) == ()
+    assert [entry.name for entry in list_methods(live)] == ["integrated_gradients", "occlusion", "gradient_shap"]
     assert "toy names no layer" in CATALOG["eigencam"].compatible(live)
 
     class Opaque(Live):
@@ -54,5 +58,5 @@ def test_a_model_without_layers_is_offered_none_and_told_why():
 def test_weights_of_inference_mode_leave_the_methods_without_gradients():
     with torch.inference_mode():
         live = Live(module=nn.Linear(1, 1))
-    assert [entry.name for entry in list_methods(live)] == ["eigencam"]
+    assert [entry.name for entry in list_methods(live)] == ["eigencam", "occlusion"]
     assert "forbids gradients" in CATALOG["layercam"].compatible(live)

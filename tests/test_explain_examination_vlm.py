@@ -168,7 +168,7 @@ def test_a_bundle_holds_words_and_differences_and_replays_equal(loader, tmp_path
     found = examine(picture(), settings, loader)
     folder = found.save(tmp_path / "b")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == 3
+    assert manifest["schema_version"] == 4
     assert manifest["settings"]["question"] == settings.question
     assert [one["adapter_sha256"] for one in manifest["asked"]] == [found.asked[0].adapter_sha256, ""]
     assert [one["precision"] for one in manifest["asked"]] == ["fp32", "fp32"]
@@ -219,7 +219,7 @@ def test_a_bundle_of_the_first_schema_still_replays_and_unknown_settings_are_ref
     (folder / "manifest.json").write_text(json.dumps(old))
     assert {row.outcome for row in replay(folder, loader)} == {"equal"}
     for broken, words in [
-        ({**manifest, "schema_version": 4}, "has schema 4"),
+        ({**manifest, "schema_version": 5}, "has schema 5"),
         ({**manifest, "settings": {**manifest["settings"], "mood": "good"}}, r"does not know \(mood\)"),
         ({**manifest, "settings": {}}, "no task or no models"),
     ]:

@@ -115,8 +115,8 @@ def test_weights_come_back_after_an_error(live, monkeypatch):
             raise RuntimeError("no memory")
         return real(*args, **options)
 
-    real = faithfulness_sanity.explain_batch
-    monkeypatch.setattr(faithfulness_sanity, "explain_batch", failing)
+    real = faithfulness_sanity.explain_picture
+    monkeypatch.setattr(faithfulness_sanity, "explain_picture", failing)
     with pytest.raises(RuntimeError, match="no memory"):
         check_randomisation(live, picture(), ["gradcam"], PredictedLogit(live.labels))
     assert calls == [True, False]
@@ -161,16 +161,16 @@ def test_an_edge_map_survives_and_a_map_of_the_network_does_not(live, monkeypatc
     from explain.schema import MapPart
 
     grey = np.asarray(picture().convert("L"), np.float32)
-    real = faithfulness_sanity.explain_batch
+    real = faithfulness_sanity.explain_picture
 
     def edges(*args, **options):
-        answer = real(*args, **options)[0]
+        answer = real(*args, **options)
         part = MapPart(grey, (0.0, 0.0, 60.0, 40.0))
         low, high = float(grey.min()), float(grey.max())
         drawn = [replace(one, parts=(part,), raw_min=low, raw_max=high) for one in answer.heatmaps]
-        return [replace(answer, heatmaps=tuple(drawn))]
+        return replace(answer, heatmaps=tuple(drawn))
 
-    monkeypatch.setattr(faithfulness_sanity, "explain_batch", edges)
+    monkeypatch.setattr(faithfulness_sanity, "explain_picture", edges)
     (check,) = check_randomisation(live, picture(), ["eigencam"], PredictedLogit(live.labels), stages=1, draws=1)
     assert check.survived
     assert check.rank_correlations == (pytest.approx(1.0),)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from explain.cam import explain_batch
-from explain.catalog import CATALOG
+from explain.catalog import DEFAULT_METHODS
 from explain.similarity import similarity_target
 from explain.targets import default_target
 from models.clip_loading import load_clip
@@ -71,7 +71,7 @@ def test_the_target_is_the_cosine_less_the_mean_of_its_foils(load, kind, picture
 def test_gradients_are_alive_at_the_default_layer_and_every_method_says_something(load, kind, picture):
     live = load(kind)
     targets = [similarity_target(live, text, foils) for text in (TEXT, FOILS[0]) for foils in ((), ("a car",))]
-    told = explain_batch(live, [picture, picture.rotate(180)], methods=list(CATALOG), targets=targets)
+    told = explain_batch(live, [picture, picture.rotate(180)], methods=DEFAULT_METHODS, targets=targets)
     for one in told:
         methods = {heatmap.method for heatmap in one.heatmaps}
         # A method that shows only what speaks for a text may have nothing to show; that is said, never drawn.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from explain.cam import explain_batch
 from explain.capture import capture
-from explain.catalog import CATALOG
+from explain.catalog import DEFAULT_METHODS
 from explain.targets import LabelMargin, LogitMargin, same_margin
 from models.errors import IncompatibleMethodError
 from models.families import get_family
@@ -18,7 +18,7 @@ from models.schema import LoadState, ModelSpec, ModelStatus
 from models.vlm import VisionLanguageModel
 from models.vlm_core import load_core
 
-ALL = tuple(CATALOG)
+ALL = DEFAULT_METHODS
 FAMILIES = ("paligemma", "llava_next", "qwen2_vl", "smolvlm")
 QUESTION = "Is this image made by AI?"
 ANSWERS = {"0": "fake", "1 for real": "real", "yes": "unsure"}

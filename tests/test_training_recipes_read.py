@@ -9,9 +9,10 @@ import pytest
 from training.cards import read_card_texts
 from training.clip import ClipRecipe
 from training.detector_data import read_recipe as read_detector_recipe
+from training.doubt import DoubtRecipe
 from training.language_recipe import LanguageRecipe, read_language_recipe
 from training.rebundle import read_plan
-from training.recipe import read_recipe, read_yaml
+from training.recipe import read_recipe, read_strict, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 FILES = sorted(RECIPES.glob("*.yaml"))
@@ -24,6 +25,8 @@ def test_a_recipe_is_read_strictly_and_named_as_its_file(path: Path) -> None:
         assert read_card_texts(path).title
     elif path.name == "bundled.yaml":
         assert read_plan(path)
+    elif "outside" in content:
+        assert read_strict(DoubtRecipe, path).outside
     elif content.get("kind") == "vlm":
         assert read_language_recipe(path).name == path.stem
     elif "model" in content:

@@ -12,6 +12,7 @@ from models.errors import ExhibitError
 from training import (
     bundle_command,
     charts_command,
+    doubt_command,
     evaluate_command,
     finetune_command,
     prepare_command,
@@ -43,6 +44,7 @@ def _build_parser() -> argparse.ArgumentParser:
         tampered_command,
         finetune_command,
         evaluate_command,
+        doubt_command,
         bundle_command,
     ):
         room.add_command(commands)

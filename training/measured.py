@@ -62,11 +62,12 @@ def read_measured(
             raise DataError("some of the sets have questions and others only labels; measure them one by one.")
         kind = "answers" if asks.pop() else "labels"
     asked = gather_questions(join_tables(tables)) if kind == "answers" else read_labelled(sources, names).originals()
-    files = tuple(_describe(source, table) for source, table in zip(sources, tables, strict=True))
+    files = tuple(describe_source(source, table) for source, table in zip(sources, tables, strict=True))
     return MeasuredSet(asked, files, all(MADE_FROM in table.columns.column_names for table in tables))
 
 
-def _describe(source: Source, table: PictureTable) -> DataFile:
+def describe_source(source: Source, table: PictureTable) -> DataFile:
+    """Name, digest and rows of a source; of a folder the digest is over those of its pictures."""
     path = Path(source)
     digest = hashlib.sha256()
     if not is_hub(source) and path.is_file():

@@ -20,6 +20,7 @@ from explain.difference import DifferenceMap
 from explain.examination import Examination
 from explain.faithfulness_schema import describe_faithfulness
 from explain.schema import Heatmap, WordAttribution
+from explain.stability import describe_stability
 from explain.whatif import FILLS
 from models.errors import ExhibitError
 from models.families.base import Stage
@@ -79,7 +80,8 @@ def _add_examine(services: Services) -> None:
             image: The picture file: JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC or AVIF.
             task: The question, one of the tasks that the endpoint `models` lists, e.g. "deepfake".
             models: Ids from the endpoint `models`; empty for the ones that are ready on this machine.
-            methods: Heatmap methods, e.g. "gradcampp", "layercam"; empty for all.
+            methods: Heatmap methods, e.g. "gradcampp", "layercam"; empty for those that share one pass. The signed ones
+                ("integrated_gradients", "occlusion", "gradient_shap") take dozens of passes.
             target: Label that every heatmap explains, e.g. "fake"; empty for each model's own answer.
             detector: Id of an object detector; empty for the one that is ready, "none" for none.
             bundle: Whether to return the overlays and the evidence bundle with the last answer.
@@ -96,8 +98,10 @@ def _add_examine(services: Services) -> None:
             heatmap, problems, timings; of vision-language models also the question as it was asked, `words`: what each
             word of it did for the answer, above 0 in favour, and with `compare_base` also `base_predictions` and
             `differences`: maps of the fine-tuned model minus those of its base; in `faithfulness` how far to believe
-            each measured heatmap: figures, curves and a badge held against random maps), the overlays as PNG files
-            named MODEL--METHOD.png, and the evidence bundle as one zip file with manifest.json.
+            each measured heatmap: figures, curves and a badge held against random maps; in `stability` what the models
+            say of the picture compressed, shrunk, blurred and cropped, and how alike their heatmaps stay). A verdict
+            that is not `confident` is of a picture unlike those the models learned from. Further, the overlays as PNG
+            files named MODEL--METHOD.png, and the evidence bundle as one zip file with manifest.json.
         """
         chosen = services.default_detector() if not detector else None if detector == "none" else detector
         asking = Asking(question, style, BOTH if compare_base else TUNED, precision, layer)
@@ -281,6 +285,7 @@ def describe(examination: Examination) -> Json:
             for label, confidence, box in zip(found.labels, found.confidence, found.xyxy, strict=True)
         ],
         "faithfulness": [describe_faithfulness(found) for found in examination.faithfulness],
+        "stability": [describe_stability(found) for found in examination.stability],
         "problems": [asdict(problem) for problem in examination.problems],
         "timings_s": examination.timings_s,
         "stage": examination.stage,
@@ -298,6 +303,10 @@ def _describe_prediction(prediction: Prediction) -> Json:
         "status": _describe_status(prediction.status),
         "question": prediction.question,
         "style": prediction.style,
+        "temperature": prediction.temperature,
+        "raw_probabilities": prediction.raw,
+        "expected": asdict(prediction.expected) if prediction.expected else None,
+        "novelty": asdict(prediction.novelty) if prediction.novelty else None,
     }
 
 
@@ -310,6 +319,8 @@ def _describe_heatmap(heatmap: Heatmap) -> Json:
         "raw_min": heatmap.raw_min,
         "raw_max": heatmap.raw_max,
         "grid_rc": list(heatmap.grid_rc),
+        "signed": heatmap.signed,
+        "convergence_delta": heatmap.delta,
     }
 
 

@@ -178,7 +178,7 @@ def _wire_trust(
     Measuring has a queue of its own: nobody's verdict waits for somebody's badges.
     """
     trusting = Trusting(listeners.services)
-    shown: list[Any] = [c.trust_panel, c.trust, c.curves, c.badge, c.grid, c.measure, c.measured]
+    shown: list[Any] = [c.trust_panel, c.trust, c.curves, c.badge, c.grid, c.measure, c.measured, c.check, c.checked]
     measured: list[Any] = [c.result, c.grid, c.rows, c.measured, c.cancel]
 
     def fail(line: str) -> Updates:
@@ -196,6 +196,9 @@ def _wire_trust(
 
         return answer
 
+    def check(spoken: str, result: Result | None, *view: Any) -> Iterator[Updates]:  # noqa: ANN401 - as above
+        yield from trusting.check(spoken, result, View(*view))
+
     view: list[Any] = [language, c.result, *_view_inputs(c)]
     news: list[Any] = [c.measuring, c.measured, c.cancel]
     c.examine.click(listener(trusting.renew), [language, c.measuring], news, **_AT_ONCE)
@@ -205,6 +208,7 @@ def _wire_trust(
     for begun, small in ((examined, True), (asked, False)):
         ended = begun.then(listener(measure(small)), inputs, measured, **queue)
         ended.then(listener(show), view, shown, **_AT_ONCE)
+    c.check.click(listener(check), view, [c.checked, c.measured, c.cancel], **queue)
     c.cancel.click(listener(trusting.cancel), [language, c.measuring], [c.measured, c.cancel], **_AT_ONCE)
     for picker in (c.model_shown, c.method_shown):
         picker.input(listener(show), view, shown, **_AT_ONCE)

@@ -1,4 +1,4 @@
-"""How far to believe the maps, measured for a visitor after the maps are shown, model by model.
+"""How far to believe maps and answers, measured for a visitor after the maps are shown, model by model.
 
 Measuring takes some hundred passes, so it runs on a thread of its own that can be ended between two of them, outside
 the queue in which other visitors wait for their verdicts.
@@ -12,6 +12,7 @@ from threading import Event
 
 from explain.examination import Examination, measure_faithfulness
 from explain.faithfulness_schema import FaithfulnessSettings, MapFaithfulness
+from explain.stability_asking import measure_stability
 from models.schema import LoadState
 from ui import services as shared
 from ui.progress import Work
@@ -111,7 +112,7 @@ class _Job(Work):
     ) -> None:
         super().__init__(f"measure-{model_id}", self._measure)
         asked = replace(examination.settings, models=(model_id,))
-        self.found = replace(examination, settings=asked, faithfulness=(), problems=(), timings_s={})
+        self.found = replace(examination, settings=asked, faithfulness=(), stability=(), problems=(), timings_s={})
         self.share = 0.0
         self.left = Event()
         self._services, self._stopping, self._settings = services, stopping, settings
@@ -119,6 +120,8 @@ class _Job(Work):
     def _measure(self) -> None:
         services = self._services
         self.found = measure_faithfulness(self.found, services.loader, services.meter, self._settings, self._told)
+        self.share = 1.0  # asking again about the changed picture takes moments
+        self.found = measure_stability(self.found, services.loader, lambda _share: self._told(1.0))
 
     def _told(self, share: float) -> None:
         self.share = share
@@ -137,10 +140,13 @@ def _with(examination: Examination, part: Examination) -> Examination:
     """The examination with what was found of one model, in the order of its maps."""
     found = {(one.model_id, one.method): one for one in (*examination.faithfulness, *part.faithfulness)}
     order = [(heatmap.model_id, heatmap.method) for heatmap in examination.heatmaps]
-    seconds = examination.timings_s.get("faithfulness", 0.0) + part.timings_s["faithfulness"]
+    stable = {one.model_id: one for one in (*examination.stability, *part.stability)}
+    answered = [prediction.model_id for prediction in examination.predictions]
+    spent = {step: examination.timings_s.get(step, 0.0) + seconds for step, seconds in part.timings_s.items()}
     return replace(
         examination,
+        stability=tuple(stable[model_id] for model_id in answered if model_id in stable),
         faithfulness=tuple(found[key] for key in order if key in found),
         problems=(*examination.problems, *part.problems),
-        timings_s={**examination.timings_s, "faithfulness": seconds},
+        timings_s={**examination.timings_s, **spent},
     )

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 
+from explain.examination import load_explainable
+from explain.faithfulness_sanity import check_randomisation
+from explain.targets import default_target
 from ui import markup, results
 from ui.faithfulness import find_faithfulness, measure_steps, unmeasured_models
-from ui.faithfulness_markup import render_mark
+from ui.faithfulness_markup import render_check, render_mark
 from ui.pictures import View
 from ui.results import Result
 from ui.services import Services
@@ -85,6 +88,22 @@ class Trusting:
         seconds = f"{time.perf_counter() - started:.1f}"
         yield self._told(say(language, "trust.done", count=count, seconds=seconds))
 
+    def check(self, language: str, result: Result | None, view: View) -> Iterator[Updates]:
+        """Hold the map shown against those of the same network with random weights (Adebayo et al. 2018)."""
+        yield {}
+        settled = results.settle_view(result.examination, view) if result else None
+        shown = result.examination.heatmap(settled.model_id, settled.method) if result and settled else None
+        if result is None or shown is None or shown.model_id not in result.examination.settings.models:
+            yield {"checked": {"value": markup.render_empty(say(language, "check.gone"))}}
+            return
+        line = say(language, "check.running", name=markup.model_name(self.services.zoo.specs, shown.model_id))
+        yield {"checked": {"value": markup.render_status(line, 0.0)}}
+        asked = result.examination.settings
+        live = load_explainable(self.services.loader, shown.model_id, asked)
+        target = default_target(live, asked.target)
+        found = check_randomisation(live, result.examination.source.rgb, [shown.method], target)
+        yield {"checked": {"value": render_check(language, found[0]) if found else ""}}
+
     def show(self, language: str, result: Result | None, view: View) -> Updates:
         """Words and curves of the map shown, its badge, and whether anything is left to measure."""
         settled = results.settle_view(result.examination, view) if result else None
@@ -100,6 +119,8 @@ class Trusting:
                 "badge": {"value": render_mark(language, found)},
                 "grid": {"shown": markup.grid_key(settled.model_id, settled.method)},
                 "measure": {"visible": bool(left), "interactive": examination.complete},
+                "check": {"interactive": examination.complete},
+                "checked": {"value": ""},
             },
         )
 

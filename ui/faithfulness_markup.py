@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from explain.difference import DifferenceMap
 from explain.examination import Examination
+from explain.faithfulness_sanity import RandomisationCheck
 from explain.faithfulness_schema import MapFaithfulness
 from models.loading import BASE_SUFFIX
+from ui.doubt_markup import read_stability
 from ui.faithfulness import find_faithfulness
 from ui.markup import escape, grid_key, render_empty, render_heading
 from ui.pictures import Map
@@ -70,6 +72,7 @@ def _reading(language: str, examination: Examination, shown: Map | None, small: 
         say(language, "trust.good" if badge.trusted else "trust.bad"),
         say(language, "trust.beats_centre" if badge.beats_centre else "trust.centre"),
         *([say(language, "trust.blind")] if badge.class_blind else []),
+        read_stability(language, examination, found.model_id, found.method),
     ]
     figures = say(
         language,
@@ -77,8 +80,16 @@ def _reading(language: str, examination: Examination, shown: Map | None, small: 
         insertion=f"{found.insertion.auc:.3f}",
         deletion=f"{found.deletion.auc:.3f}",
     )
-    words = " ".join(sentences)
+    words = " ".join(filter(None, sentences))
     return f'<p class="reading">{escape(words)}</p><p class="note">{escape(figures)}</p>'
+
+
+def render_check(language: str, found: RandomisationCheck) -> str:
+    """Whether a map changes with the model's weights, in a sentence."""
+    figures = {"rank": f"{found.rank_correlations[-1]:.2f}", "ssim": f"{found.ssim[-1]:.2f}"}
+    sign, key = (BAD, "check.survived") if found.survived else (GOOD, "check.passed")
+    doubt = " doubt" if found.survived else ""
+    return f'<div class="trust{doubt}"><p>{sign} {escape(say(language, key, **figures))}</p></div>'
 
 
 def _is_base(examination: Examination, model_id: str) -> bool:

@@ -82,6 +82,8 @@ class Controls:
     measured: gr.HTML
     measure: gr.Button
     cancel: gr.Button
+    check: gr.Button
+    checked: gr.HTML
     grid: gr.HTML
     detections: gr.HTML
     evidence_panel: gr.Column
@@ -217,4 +219,8 @@ def _trust(first: Updates) -> Parts:
             parts["cancel"] = gr.Button(
                 elem_id="cancel", size="md", scale=0, min_width=160, interactive=False, **first["cancel"]
             )
+            parts["check"] = gr.Button(
+                elem_id="check", size="md", scale=0, min_width=240, interactive=False, **first["check"]
+            )
+        parts["checked"] = gr.HTML(elem_id="checked", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
     return parts

@@ -117,9 +117,21 @@ def render_unavailable(language: str, entries: Sequence[tuple[ModelSpec, ModelSt
 
 
 def render_verdict(
-    language: str, verdict: Verdict | None, predictions: Sequence[Prediction], specs: Mapping[str, ModelSpec]
+    language: str,
+    verdict: Verdict | None,
+    predictions: Sequence[Prediction],
+    specs: Mapping[str, ModelSpec],
+    confidence: str = "",
 ) -> str:
-    """The verdict, how far the models agree, and what they know."""
+    """The verdict, how far the models agree, and what they know.
+
+    Args:
+        language: of the page.
+        verdict: ``None`` where no model could answer.
+        predictions: of the models behind it.
+        specs: for their names.
+        confidence: markup that says how far to believe it.
+    """
     if verdict is None:
         return f'<div class="verdict"><p class="empty">{escape(say(language, "verdict.none"))}</p></div>'
     label = label_word(language, verdict.label)
@@ -127,9 +139,14 @@ def render_verdict(
     agreement = " ".join(_agreement(language, verdict, predictions, specs))
     limits = _limits(language, predictions, specs)
     unit = say(language, "verdict.mean" if len(predictions) > 1 else "verdict.probability")
+    word = (
+        f'<strong>{escape(label)}</strong> <span class="number">{share:.0%}</span> '
+        f'<span class="unit">{escape(unit)}</span>'
+        if verdict.confident
+        else f"<strong>{escape(say(language, 'doubt.none'))}</strong>"
+    )
     return (
-        f'<div class="verdict"><p class="word"><strong>{escape(label)}</strong> '
-        f'<span class="number">{share:.0%}</span> <span class="unit">{escape(unit)}</span></p>'
+        f'<div class="verdict"><p class="word">{word}</p>{confidence}'
         f'<p class="agreement{" split" if verdict.dissenters else ""}">{escape(agreement)}</p>{limits}</div>'
     )
 
@@ -168,9 +185,21 @@ def _limits(language: str, predictions: Sequence[Prediction], specs: Mapping[str
 
 
 def render_rows(
-    language: str, verdict: Verdict | None, predictions: Sequence[Prediction], specs: Mapping[str, ModelSpec]
+    language: str,
+    verdict: Verdict | None,
+    predictions: Sequence[Prediction],
+    specs: Mapping[str, ModelSpec],
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """One row per model on a common axis: the probability of the verdict's label."""
+    """One row per model on a common axis: the probability of the verdict's label.
+
+    Args:
+        language: of the page.
+        verdict: of them all.
+        predictions: in the order to show.
+        specs: for the names.
+        notes: markup below a model's name, by its id.
+    """
     if not predictions:
         return ""
     axis = verdict.label if verdict else predictions[0].label
@@ -180,12 +209,20 @@ def render_rows(
         f'<th scope="col">{text}</th>'
         for text in (words["model"], words["says"], probability, words["weights"], words["time"])
     )
-    body = "".join(_row(language, prediction, axis, specs, (probability, words["time"])) for prediction in predictions)
+    body = "".join(
+        _row(language, prediction, axis, specs, (probability, words["time"]), notes.get(prediction.model_id, ""))
+        for prediction in predictions
+    )
     return f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _row(
-    language: str, prediction: Prediction, axis: str, specs: Mapping[str, ModelSpec], captions: tuple[str, str]
+    language: str,
+    prediction: Prediction,
+    axis: str,
+    specs: Mapping[str, ModelSpec],
+    captions: tuple[str, str],
+    note: str,
 ) -> str:
     share = prediction.probabilities.get(axis, 0.0)
     own = label_word(language, prediction.label)
@@ -194,7 +231,7 @@ def _row(
     halved = " halved" if len(prediction.probabilities) == 2 else ""
     bar = f'<span class="bar{halved}" role="img" aria-label="{captions[0]} {share:.1%}">{fill}</span>'
     return (
-        f'<tr><th scope="row">{escape(model_name(specs, prediction.model_id))}{_asked(language, prediction)}</th>'
+        f'<tr><th scope="row">{escape(model_name(specs, prediction.model_id))}{_asked(language, prediction)}{note}</th>'
         f'<td class="says">{escape(own)}</td>'
         f'<td class="share">{bar}<span class="number">{share:.1%}</span></td>'
         f'<td class="weights">{render_badge(language, prediction.status)}{why}</td>'
@@ -227,13 +264,15 @@ def render_legend(language: str, heatmap: Heatmap, name: str, bar_uri: str, scal
         target=target_word(language, heatmap.target),
         model=name,
     )
-    unit = escape(say(language, "legend.raw"))
+    target = target_word(language, heatmap.target)
+    unit = escape(say(language, "signed.legend", target=target) if heatmap.signed else say(language, "legend.raw"))
     rows, cols = heatmap.grid_rc
     aware = heatmap.method not in CATALOG or CATALOG[heatmap.method].class_aware
     facts = (
         say(language, "heatmap.class_aware" if aware else "heatmap.class_blind"),
         say(language, "legend.grid", rows=rows, cols=cols),
         say(language, "legend.layer", layer=heatmap.layer),
+        *([say(language, "signed.delta", delta=f"{heatmap.delta:.1%}")] if heatmap.delta is not None else []),
     )
     return (
         f'<div class="legend"><p class="title">{escape(title)}</p>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from explain.schema import Heatmap
 from models.imaging import SourceImage
 from models.loading import BASE_SUFFIX
 from models.schema import ModelSpec
-from ui import faithfulness_markup, markup, markup_vlm, pictures
+from ui import doubt_markup, faithfulness_markup, markup, markup_vlm, pictures
 from ui.faithfulness import find_faithfulness
 from ui.faithfulness_charts import draw_curves
 from ui.pictures import View
@@ -98,10 +99,15 @@ def show_result(language: str, specs: Specs, result: Result, view: View | None) 
 
 
 def show_grid(language: str, specs: Specs, result: Result, shown: str = "") -> str:
-    """All maps in small, each with its badge once it is measured."""
+    """All maps in small, each with its badge once it is measured; of each model the most faithful then come first."""
     marks = faithfulness_markup.cell_marks(language, result.examination)
-    grid = markup.render_grid(language, result.thumbnails, specs, shown, marks)
-    return _section(language, "grid", grid, say(language, "grid.note")) if grid else ""
+    gains = {(one.model_id, one.method): one.gain for one in result.examination.faithfulness}
+    cells = sorted(result.thumbnails, key=lambda cell: -gains.get((cell.model_id, cell.method), -math.inf))
+    models = list(dict.fromkeys(cell.model_id for cell in result.thumbnails))
+    cells.sort(key=lambda cell: models.index(cell.model_id))
+    grid = markup.render_grid(language, cells, specs, shown, marks)
+    note = " ".join((say(language, "grid.note"), *([say(language, "grid.sorted")] if gains else [])))
+    return _section(language, "grid", grid, note) if grid else ""
 
 
 def show_trust(language: str, result: Result, view: View | None, small: Collection[str]) -> Updates:
@@ -175,7 +181,8 @@ def describe_view(language: str, specs: Specs, examination: Examination, view: V
     else:
         name, detections = markup.model_name(specs, shown.model_id), _detections(language, examination, shown)
         scale = pictures.scale_of(examination, shown, shared=view.shared)
-        legend = markup.render_legend(language, shown, name, pictures.legend_uri(), scale)
+        bar = pictures.difference_uri() if shown.signed else pictures.legend_uri()
+        legend = markup.render_legend(language, shown, name, bar, scale)
     return {
         "legend": {"value": legend},
         "badge": {"value": faithfulness_markup.render_mark(language, found)},
@@ -187,7 +194,9 @@ def describe_view(language: str, specs: Specs, examination: Examination, view: V
 def describe_progress(language: str, specs: Specs, examination: Examination) -> str:
     """The status line of a growing examination."""
     if examination.complete:
-        seconds = sum(spent for step, spent in examination.timings_s.items() if step != "faithfulness")
+        seconds = sum(
+            spent for step, spent in examination.timings_s.items() if step not in ("faithfulness", "stability")
+        )
         return markup.render_status(say(language, "status.done", seconds=f"{seconds:.1f}"))
     asked = examination.settings
     subjects = [*asked.models, *([asked.detector] if asked.detector else [])]
@@ -216,7 +225,9 @@ def _verdict(language: str, specs: Specs, examination: Examination) -> str:
     if examination.verdict is None and not examination.complete:
         body = markup.render_empty(say(language, "verdict.waiting"))
     else:
-        body = markup.render_verdict(language, examination.verdict, examination.predictions, specs)
+        verdict = examination.verdict
+        confidence = doubt_markup.render_confidence(language, verdict, specs) if verdict else ""
+        body = markup.render_verdict(language, verdict, examination.predictions, specs, confidence)
     return _section(language, "verdict", body)
 
 
@@ -231,7 +242,8 @@ def show_rows(language: str, specs: Specs, examination: Examination) -> str:
         for answer in (prediction, bases.get(f"{prediction.model_id}{BASE_SUFFIX}"))
         if answer is not None
     ]
-    rows = markup.render_rows(language, examination.verdict, answers, specs)
+    notes = doubt_markup.render_notes(language, examination)
+    rows = markup.render_rows(language, examination.verdict, answers, specs, notes)
     return rows + markup.render_problems(language, problems)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from explain.catalog import CATALOG
+from explain.catalog import DEFAULT_METHODS
 from explain.examination import Examination, Settings, examine_steps
 from explain.faithfulness import FaithfulnessMeter
 from models.errors import ExhibitError
@@ -164,9 +164,10 @@ class Services:
         detector: str | None = None,
         asking: Asking | None = None,
     ) -> Settings:
-        """Settings with the gaps filled: no models means the default ones, no methods all, no target the predicted.
+        """Settings with the gaps filled.
 
-        Without a vision-language model among them, ``asking`` is left out: nobody would be asked.
+        No models means the default ones, no methods those that share one pass, no target the predicted label. Without a
+        vision-language model among them, ``asking`` is left out: nobody would be asked.
         """
         models = models or self.default_models(task)
         asked = asking if asking and any(map(self.reads_questions, models)) else Asking()
@@ -175,7 +176,7 @@ class Services:
         return Settings(
             task=task,
             models=models,
-            methods=methods or tuple(CATALOG),
+            methods=methods or DEFAULT_METHODS,
             target=target or None,
             detector=detector or None,
             question=asked.question.strip() or None,

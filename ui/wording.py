@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from explain.catalog import CATALOG
+from explain.catalog import CATALOG, DEFAULT_METHODS
 from models.families.base import Stage
 from models.prompts import STYLES
 from models.schema import LoadState, Precision
@@ -44,6 +44,7 @@ _BUTTONS = {
     "write": "write",
     "measure": "trust.measure",
     "cancel": "trust.cancel",
+    "check": "check",
 }
 # Controls whose choices are words of their own: ``CONTROL.CHOICE``.
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -116,7 +117,7 @@ def choose_first(services: Services) -> Updates:
     task = services.tasks[0]
     first: Updates = {
         "task": {"value": task},
-        "methods": {"value": list(CATALOG)},
+        "methods": {"value": list(DEFAULT_METHODS)},
         "detector": {"value": services.default_detector() or ""},
         "asked": {"value": ""},
         "style": {"value": "plain"},
