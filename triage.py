@@ -1,7 +1,11 @@
 """Many images at once, on Ray: ``python triage.py evidence/ --task deepfake --out run/``.
 
 Every file becomes one row of parquet below ``run/rows``; one that cannot be scored has its reason in the column
-``error``. A run that was stopped, by whatever, is finished by the same command with ``--resume``.
+``error``. A run that was stopped, by whatever, is finished by the same command with ``--resume``. With ``--explain`` a
+short list is then examined wholly, each picture into an evidence bundle below ``run/evidence``; see ``summary.html``.
+
+python triage.py seized.zip --task deepfake --explain --top 50 --sign key.pem --out run/
+python triage.py s3://bucket/day --task deepfake --address auto --gpus 0.25 --out /shared/run/
 """
 
 from __future__ import annotations
@@ -14,20 +18,44 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from bulk.parts import PLAN, Job, part_path, write_plan
+from bulk.results import MODELS, Run
+from bulk.shortlist import SHORTLIST, By, Choice, Listed, make_shortlist, write_shortlist
 from bulk.sources import list_items
+from explain.signing import EVIDENCE, MANIFEST, SIGNATURE, load_key, sign_bundles
+from explain.versions import versions
 from models.errors import ExhibitError
 from models.registry import Zoo, load_zoo
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 STORE_BYTES = 128 * 1024 * 1024
 """Shared memory of a local Ray: only numbers of chunks pass through it."""
+MAX_BLOCKS = 20_000
+"""Pieces of work that Ray keeps account of; beyond, a piece has several chunks."""
+
+
+class ExplainPictures:
+    """The worker of the second pass: examines pictures of the short list."""
+
+    def __init__(self, job: Job) -> None:
+        from bulk.evidence import EvidenceMaker
+
+        self.maker = EvidenceMaker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """One row for every picture: why it has no bundle, if so."""
+        for number in batch["item"]:
+            yield {"number": [int(number)], "problem": [self.maker.explain(int(number))]}
 
 
 class ScoreChunks:
@@ -62,17 +90,31 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, metavar="N", help="most workers; one per core, or per GPU, if not given")
     parser.add_argument("--gpus", type=float, default=0.0, metavar="SHARE", help="GPUs per worker, such as 0.25")
     parser.add_argument("--chunk", type=int, default=256, metavar="N", help="images per part of the result")
+    _add_second_pass(parser)
     arguments = parser.parse_args(argv)
     if arguments.chunk < 1 or (arguments.workers is not None and arguments.workers < 1) or arguments.gpus < 0:
         parser.error("--chunk and --workers are at least 1, --gpus at least 0")
+    if (arguments.top is not None and arguments.top < 1) or not 0 <= (arguments.threshold or 0) <= 1:
+        parser.error("--top is at least 1, --threshold in [0, 1]")
     return arguments
+
+
+def _add_second_pass(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("second pass", "which pictures make the short list, and what becomes of them")
+    group.add_argument("--explain", action="store_true", help="examine the short list wholly, into evidence bundles")
+    group.add_argument("--label", metavar="L", help="what is looked for; the models' first label if not given")
+    group.add_argument("--disagreement", action="store_true", help="look for what models disagree on, not for a label")
+    group.add_argument("--threshold", type=float, metavar="P", help="only pictures at least this probable")
+    group.add_argument("--top", type=int, metavar="K", help="at most this many; 20 if there is no threshold")
+    group.add_argument("--no-original", action="store_true", help="bundles keep only the hashes of the pictures")
+    group.add_argument("--sign", type=Path, metavar="KEY", help="sign bundles and manifest with this Ed25519 key")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score everything.
 
     Returns:
-        0 when every image was scored, 1 when some were not, 2 when the arguments cannot be used.
+        0 when everything was done for every image, 1 when some failed, 2 when the arguments cannot be used.
     """
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(message)s")
@@ -89,28 +131,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def triage(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Plan, score what is not scored yet, and write the manifest last.
+    """Plan, score what is not scored yet, explain the short list if asked for, and write the manifest last.
 
     Returns:
-        Number of images, and of those that could not be scored.
+        Number of images, and of those that could not be scored, or be explained.
 
     Raises:
         ExhibitError: the arguments, the folder or the models cannot be used.
     """
     zoo = load_zoo(arguments.zoo)
+    by: By = "disagreement" if arguments.disagreement else "label"
     job = Job(
         out=str(arguments.out.resolve()),
         task=arguments.task,
         models=_chosen(arguments, zoo),
         zoo=str(arguments.zoo.resolve()) if arguments.zoo else None,
+        choice=Choice(by, arguments.label, arguments.top, arguments.threshold),
+        keep_originals=not arguments.no_original,
     )
+    key = load_key(arguments.sign) if arguments.sign else None
     out: Path = arguments.out
     if not arguments.resume and out.exists() and any(out.iterdir()):
         raise ExhibitError(f"{out} holds something already; give --resume, or another folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
-            return _run(arguments, job, out)
+            return _run(arguments, job, key)
     except Timeout as error:
         raise ExhibitError(f"{out} is being written by another run; wait for it.") from error
     except OSError as error:
@@ -130,22 +176,32 @@ def _chosen(arguments: argparse.Namespace, zoo: Zoo) -> tuple[str, ...]:
     return chosen
 
 
-def _run(arguments: argparse.Namespace, job: Job, out: Path) -> tuple[int, int]:
+def _run(arguments: argparse.Namespace, job: Job, key: Ed25519PrivateKey | None) -> tuple[int, int]:
+    out: Path = arguments.out
     settings = {"inputs": arguments.images, "task": job.task, "models": list(job.models), "zoo": job.zoo}
     _keep_settings(out / "settings.json", settings)
     if not (out / PLAN).exists():
         pictures, _ = write_plan(list_items(arguments.images), out, arguments.chunk)
         if not pictures:
             raise ExhibitError(f"{', '.join(arguments.images)}: there is no file in it; name other images.")
-    with pq.ParquetFile(out / PLAN) as plan:
-        pictures, chunks = plan.metadata.num_rows, plan.num_row_groups
+    run = Run(out)
+    chunks = run.chunks
     left = [chunk for chunk in range(chunks) if not part_path(out, chunk).exists()]
     scored = sum(pq.ParquetFile(part_path(out, c)).metadata.num_rows for c in range(chunks) if c not in set(left))
-    with tqdm(total=pictures, initial=scored, unit="image", desc="scoring", disable=None) as bar:
-        if left:
-            for counts in _score(left, job, arguments):
+    with _ray(arguments) if left or arguments.explain else nullcontext():
+        with tqdm(total=run.pictures, initial=scored, unit="image", desc="scoring", disable=None) as bar:
+            for counts in _map(ScoreChunks, left, job, arguments):
                 bar.update(int(counts["rows"]))
-    return _finish(out, chunks, settings)
+        listed = make_shortlist(run, job.choice or Choice())
+        problems: dict[int, str] = {}
+        if arguments.explain:
+            with tqdm(total=len(listed), unit="image", desc="explaining", disable=None) as bar:
+                for found in _map(ExplainPictures, list(range(len(listed))), job, arguments):
+                    problems |= {int(found["number"]): str(found["problem"])} if found["problem"] else {}
+                    bar.update()
+    if arguments.explain:
+        write_shortlist(run, listed, problems)
+    return _finish(run, listed, settings, problems, key)
 
 
 def _keep_settings(file: Path, settings: dict[str, Any]) -> None:
@@ -160,23 +216,22 @@ def _keep_settings(file: Path, settings: dict[str, Any]) -> None:
         raise ExhibitError(f"{file.parent} was begun with other {', '.join(changed)}; give the same, or another --out.")
 
 
-def _score(chunks: list[int], job: Job, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Counts of each chunk as it is done; chunks of a worker that dies are scored again by another."""
+@contextmanager
+def _ray(arguments: argparse.Namespace) -> Iterator[None]:
+    """A Ray for as long as this lasts: the cluster that was named, one that is there already, or one of our own."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).resolve().parent))
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import DataContext
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = arguments.workers or cores
     started = not ray.is_initialized()
     if started and arguments.address:
         ray.init(address=arguments.address, **quiet)
     elif started:
         local: dict[str, Any] = {
-            "num_cpus": max(cores, workers),
+            "num_cpus": max(_cores(), arguments.workers or 1),
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES,
         }
@@ -184,11 +239,32 @@ def _score(chunks: list[int], job: Job, arguments: argparse.Namespace) -> Iterat
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        found = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-            ScoreChunks,
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _map(worker: type, numbers: list[int], job: Job, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What workers say of each number as it is done; the numbers of one that dies are given to another."""
+    if not numbers:
+        return
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    most = min(arguments.workers or _cores(), len(numbers))
+    if arguments.address:  # a cluster grows and shrinks
+        most = min(arguments.workers or len(numbers), len(numbers))
+    try:
+        found = ray.data.from_items(numbers, override_num_blocks=min(len(numbers), MAX_BLOCKS)).map_batches(
+            worker,
             fn_constructor_args=(job,),
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=min(workers, len(chunks))),
+            compute=ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=1,
             num_gpus=arguments.gpus or None,
         )
@@ -196,37 +272,47 @@ def _score(chunks: list[int], job: Job, arguments: argparse.Namespace) -> Iterat
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         raise cause if isinstance(cause, ExhibitError | OSError) else error from None
-    finally:
-        if started:
-            ray.shutdown()
 
 
-def _finish(out: Path, chunks: int, settings: dict[str, Any]) -> tuple[int, int]:
-    """Count what lies on the disk, and name every part with its hash."""
-    from explain.versions import versions
+def _finish(
+    run: Run,
+    listed: list[Listed],
+    settings: dict[str, Any],
+    problems: dict[int, str],
+    key: Ed25519PrivateKey | None,
+) -> tuple[int, int]:
+    """Count what lies on the disk, show it on one page, name every file with its hash, and sign that."""
+    from bulk.summary import write_summary
 
-    rows = failed = 0
-    parts: dict[str, str] = {}
-    for chunk in range(chunks):
-        path = part_path(out, chunk)
-        column = pq.ParquetFile(path).read(columns=["error"]).column("error")
-        rows, failed = rows + len(column), failed + len(column) - column.null_count
-        parts[path.relative_to(out).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    out = run.folder
+    counts = write_summary(run, listed, settings["task"])
+    bundles = [one.name for one in listed if (out / EVIDENCE / one.name / MANIFEST).exists()]
+    single = [name for name in (PLAN, "settings.json", MODELS, "summary.html", SHORTLIST) if (out / name).exists()]
+    parts = [part_path(out, chunk).relative_to(out).as_posix() for chunk in range(run.chunks)]
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "settings": settings,
-        "models": json.loads((out / "models.json").read_text(encoding="utf-8")),
-        "images": rows,
-        "failed": failed,
-        "plan_sha256": hashlib.sha256((out / PLAN).read_bytes()).hexdigest(),
-        "parts": parts,
+        "models": run.models,
+        "images": counts.images,
+        "failed": counts.failed,
+        "not_explained": len(problems),
+        "evidence": {f"{EVIDENCE}/{name}": _hash(out / EVIDENCE / name / MANIFEST) for name in bundles},
+        "files": {name: _hash(out / name) for name in (*single, *parts)},
         "versions": versions(),
     }
     draft = out / ".manifest.json"
     draft.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(out / "manifest.json")
-    return rows, failed
+    (out / SIGNATURE).unlink(missing_ok=True)  # of a manifest that is replaced now
+    draft.replace(out / MANIFEST)
+    if key is not None:
+        sign_bundles(out, bundles, key)
+    return counts.images, counts.failed + len(problems)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

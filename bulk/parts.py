@@ -8,11 +8,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulk.sources import Item
+
+if TYPE_CHECKING:
+    from bulk.shortlist import Choice
 
 PLAN = "plan.parquet"
 
@@ -26,12 +30,16 @@ class Job:
         task: the question.
         models: zoo ids.
         zoo: the user's zoo file, or ``None``.
+        choice: which pictures are looked into afterwards; ``None`` for none.
+        keep_originals: whether evidence bundles hold the pictures, or only their hashes.
     """
 
     out: str
     task: str
     models: tuple[str, ...]
     zoo: str | None = None
+    choice: Choice | None = None
+    keep_originals: bool = True
 
     @property
     def folder(self) -> Path:

@@ -12,15 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from explain.__main__ import main
 from explain.signing import load_key, sign_bundles, sign_folder, verify_folder
 from models.errors import BundleError
-
-
-def _write_key(file, key=None):
-    data = (key or Ed25519PrivateKey.generate()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file.write_bytes(data)
-    file.chmod(0o600)
-    return file
+from tests.signing_keys import write_key
 
 
 def _bundle(folder, text="heat"):
@@ -33,7 +25,7 @@ def _bundle(folder, text="heat"):
 
 @pytest.fixture
 def key(tmp_path):
-    return load_key(_write_key(tmp_path / "key.pem"))
+    return load_key(write_key(tmp_path / "key.pem"))
 
 
 @pytest.fixture
@@ -123,9 +115,9 @@ def test_manifest_that_names_a_file_outside_is_not_followed(tmp_path, key):
 
 
 def test_key_that_cannot_be_used_is_one_line(tmp_path):
-    open_key = _write_key(tmp_path / "open.pem")
+    open_key = write_key(tmp_path / "open.pem")
     open_key.chmod(0o644)
-    other = _write_key(tmp_path / "other.pem", ec.generate_private_key(ec.SECP256R1()))
+    other = write_key(tmp_path / "other.pem", ec.generate_private_key(ec.SECP256R1()))
     (tmp_path / "none.pem").write_text("no key")
     (tmp_path / "none.pem").chmod(0o600)
     for file, words in ((open_key, "chmod"), (other, "another kind"), (tmp_path / "none.pem", "openssl genpkey")):
@@ -139,7 +131,7 @@ def test_examined_bundle_is_signed_and_verified_by_command(tmp_path, tiny_zoo_fi
     from tests.signed_pictures import picture
 
     (tmp_path / "a.jpg").write_bytes(picture())
-    key, out = _write_key(tmp_path / "key.pem"), tmp_path / "case" / "a"
+    key, out = write_key(tmp_path / "key.pem"), tmp_path / "case" / "a"
     command = [
         "examine",
         str(tmp_path / "a.jpg"),
