@@ -29,7 +29,7 @@ from training.evaluate import Manner, evaluate
 from training.evaluate_command import describe_command
 from training.labelled import LabelledSet, read_labelled, write_parquet
 from training.opening import Wanted, find_base, open_model, open_wanted
-from training.recipe import read_recipe, write_recipe
+from training.recipe import FILTERS, read_recipe, write_recipe
 from training.summary import summarise_groups
 
 ROOT = Path(__file__).parents[1]
@@ -307,6 +307,20 @@ def test_a_bundle_ships_half_precision_and_the_figures_of_those_very_weights(
     assert str(tmp_path) not in card
     assert bundle(run, out, card=CARD, sets={"validation": noise_set}) == figures  # replaces the older bundle
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
+
+
+def test_a_bundle_may_resize_pictures_otherwise_than_its_training_did(
+    tiny_folders: dict[str, Path], noise_set: Path, tmp_path: Path
+) -> None:
+    run, sets = _finish_run(tmp_path / "run", tiny_folders["vit"]), {"validation": noise_set}
+    before = json.loads((run / "preprocessor_config.json").read_text())["resample"]
+    wanted = "bicubic" if before == FILTERS["bilinear"] else "bilinear"
+    bundle(run, tmp_path / "out", card=CARD, sets=sets, resample=wanted)
+    saved = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["resample"]
+    assert saved == FILTERS[wanted] != before
+    arguments = ["bundle", str(run), "--out", str(tmp_path / "out"), "--card", "c.yaml", "--measure", "validation=x"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--resample", "by eye"])
 
 
 def test_an_adapter_for_questions_is_bundled_with_its_base_beside_it(

@@ -33,7 +33,7 @@ from training.labelled import LabelledSet
 from training.language_recipe import read_language_recipe
 from training.measured import read_measured
 from training.opening import Opened, Wanted, open_wanted
-from training.recipe import Recipe, read_recipe, write_recipe
+from training.recipe import FILTERS, Recipe, read_recipe, write_recipe
 from training.report import build_report
 from training.summary import summarise_groups, summarise_report
 
@@ -65,7 +65,13 @@ class Trained:
 
 
 def bundle(
-    run: Path, out: Path, *, card: CardTexts, sets: Mapping[str, Path], unfinished: bool = False
+    run: Path,
+    out: Path,
+    *,
+    card: CardTexts,
+    sets: Mapping[str, Path],
+    unfinished: bool = False,
+    resample: str | None = None,
 ) -> dict[str, Any]:
     """Write a run's weights, figures and card into a folder, replacing an older bundle there.
 
@@ -75,6 +81,7 @@ def bundle(
         card: the texts of the card that no measurement gives.
         sets: labelled files to measure on by name; ``validation`` must be among them.
         unfinished: take the newest checkpoint of a run that is still going on.
+        resample: how pictures are resized for it, a name in ``FILTERS``; as in its training when not given.
 
     Returns:
         The content of ``metrics.json``.
@@ -85,6 +92,8 @@ def bundle(
     recipe = read_recipe(run / "recipe.yaml")
     with _partial(out, sets) as partial:
         trained = _open_run(run, recipe, unfinished)
+        if resample:
+            trained.processor.resample = FILTERS[resample]
         trained.classifier.half().save_pretrained(partial)
         trained.processor.save_pretrained(partial)
         write_recipe(recipe, partial / "recipe.yaml")

@@ -19,6 +19,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
     pack.add_argument("--card", type=Path, required=True, help="YAML with the card's texts")
     pack.add_argument("--measure", type=_named_file, action="append", required=True, metavar="NAME=FILE")
     pack.add_argument("--unfinished", action="store_true", help="take the newest checkpoint of a run still going on")
+    pack.add_argument("--resample", choices=["bilinear", "bicubic"], help="resize pictures otherwise than in training")
     pack.set_defaults(run=_run_bundle)
     again = commands.add_parser("rebundle", help="make all bundled models anew by the steps of a plan")
     again.add_argument("--plan", type=Path, default=Path("training/recipes/bundled.yaml"), help="YAML with the steps")
@@ -33,13 +34,18 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
 def _run_bundle(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from training.bundle import bundle, bundle_language
     from training.cards import read_card_texts
+    from training.errors import RecipeError
     from training.recipe import read_yaml
 
     card, sets = read_card_texts(options.card), dict(options.measure)
     if read_yaml(options.folder / "recipe.yaml").get("kind") == "vlm":
+        if options.resample:
+            raise RecipeError("--resample: is for classifiers; a vision-language recipe has model.build.resample.")
         figures = bundle_language(options.folder, options.out, card=card, sets=sets)
     else:
-        figures = bundle(options.folder, options.out, card=card, sets=sets, unfinished=options.unfinished)
+        figures = bundle(
+            options.folder, options.out, card=card, sets=sets, unfinished=options.unfinished, resample=options.resample
+        )
     accuracies = ", ".join(f"{name} {figures[name]['accuracy']:.4f}" for name, _ in options.measure)
     return figures, f"{options.out}: accuracy {accuracies}"
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.errors import RecipeError
 from training.files import write_whole
 
-
 FILTERS: Final = {"bilinear": 2, "bicubic": 3}
 """Filters that processors resize by, as Pillow numbers them."""
 
@@ -65,7 +64,7 @@ class ImageRecipe(Strict):
     crop: int = Field(ge=8, le=1024)
     """Side of the random crop seen in training."""
     resample: Literal["bilinear", "bicubic"] | None = None
-    """How the saved processor resizes; as the start does, or bicubic, when not given. Bilinear is the softer of the two."""
+    """How the saved processor resizes; as the start does, or bicubic, when not given. Bilinear is the softer one."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ImageRecipe:
