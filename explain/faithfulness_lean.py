@@ -1,7 +1,8 @@
 """The same network, faster: for the hundreds of passes that measuring one picture takes.
 
-A convolution and the batch normalisation behind it are one linear map, so they are folded into one; and processors
-convolve fastest when a pixel's channels lie side by side. The answers stay the same up to rounding, which is checked.
+A convolution and the batch normalisation behind it are one linear map, so they are folded into one; processors convolve
+fastest when a pixel's channels lie side by side; and a rectifier that works in place spares the memory that costs more
+time than its arithmetic. The answers stay the same up to rounding, which is checked.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def lean_forward(live: LiveModel, inputs: Inputs) -> Forward | None:
 
     Returns:
         The faster form, safe to call without the model's lock; ``None`` where there is nothing to gain (no batch
-        normalisation, another device than a CPU) or where the copy would answer otherwise.
+        normalisation, another device than a CPU) or where the copy would answer otherwise, as it would where a
+        rectifier overwrites what is needed again.
     """
     pixels = inputs["pixel_values"]
     if pixels.device.type != "cpu" or not any(isinstance(part, nn.BatchNorm2d) for part in live.module.modules()):
@@ -40,6 +42,9 @@ def lean_forward(live: LiveModel, inputs: Inputs) -> Forward | None:
         expected = live.forward(inputs).logits
         network = copy.deepcopy(live.module).eval()
         _fold(network, pixels)
+    for part in network.modules():
+        if isinstance(part, nn.ReLU):
+            part.inplace = True
     network = network.to(memory_format=torch.channels_last)
 
     def forward(given: Inputs) -> Any:  # noqa: ANN401 - each architecture has its own output class
