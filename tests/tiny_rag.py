@@ -21,10 +21,10 @@ class WordHashes:
     """A sentence encoder without weights: texts that share words have similar vectors."""
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = np.zeros((len(texts), 32), np.float32)
+        vectors = np.zeros((len(texts), 1024), np.float32)
         for row, text in zip(vectors, texts, strict=True):
             for word in normalise_words(text).split() or [""]:
-                row[hashlib.sha256(word.encode()).digest()[0] % 32] += 1
+                row[int(hashlib.sha256(word.encode()).hexdigest(), 16) % 1024] += 1
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
