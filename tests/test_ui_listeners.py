@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from explain.catalog import CATALOG
+from explain.default_methods import DefaultMethod
 from models.errors import BadImageError
 from ui import results
 from ui.errors import guard
@@ -237,6 +238,18 @@ def test_view_of_a_map_that_does_not_exist_settles_on_the_nearest(found):
     assert results.settle_view(found.examination, View("tiny-vit", "no-such")).model_id == "tiny-vit"
     settled = results.settle_view(found.examination, View("no-such", "layercam"))
     assert (settled.model_id, settled.method) == ("tiny-resnet", "layercam")
+
+
+def test_the_method_that_is_best_for_the_kind_comes_first_and_says_why(listeners, found, monkeypatch):
+    specs, best = listeners.services.zoo.specs, DefaultMethod("layercam", pointing=0.604, chance=0.21)
+    monkeypatch.setattr("ui.results.DEFAULTS", {"classifier": best})
+    monkeypatch.setattr("explain.default_methods.DEFAULTS", {"classifier": best})
+    settled = results.settle_view(found.examination, View("tiny-vit", ""), specs)
+    assert (settled.model_id, settled.method) == ("tiny-vit", "layercam")
+    assert results.settle_view(found.examination, View("tiny-vit", "gradcam"), specs).method == "gradcam"
+    why = listeners.redraw("en", found, settled)["legend"]["value"]
+    assert "LayerCAM found best what is known to decide. Its hottest point hit it in 60 of 100 pictures" in why
+    assert "found best" not in listeners.redraw("en", found, View("tiny-vit", "gradcam"))["legend"]["value"]
 
 
 def test_another_language_changes_words_and_keeps_pictures_and_values(listeners, found):

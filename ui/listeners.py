@@ -226,7 +226,7 @@ class Listeners:
         steps = self.services.examine(chosen.source, self._settings(wishes))
         while not stopping.is_set() and (examination := next(steps, None)) is not None:
             result = results.make_result(examination, result)
-            first, settled = settled is None, settled or results.settle_view(examination, view)
+            first, settled = settled is None, settled or results.settle_view(examination, view, specs)
             updates = results.show_result(language, specs, result, settled)
             if first and settled:
                 trust = Trusting(self.services).show(language, result, settled)

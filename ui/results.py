@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from explain import render
+from explain.default_methods import DEFAULTS, default_method
 from explain.difference import DifferenceMap
 from explain.examination import Examination
 from explain.regions import heat_in_detections
@@ -69,13 +70,22 @@ def make_result(examination: Examination, former: Result | None = None) -> Resul
     return Result(examination, photo)
 
 
-def settle_view(examination: Examination, view: View) -> View | None:
-    """The view itself where its map exists, else the nearest that does; ``None`` while there is no map."""
+def settle_view(examination: Examination, view: View, specs: Specs | None = None) -> View | None:
+    """The view itself where its map exists, else the nearest that does; ``None`` while there is no map.
+
+    Args:
+        examination: whatever is found so far.
+        view: what the visitor wants to see.
+        specs: with it, where the wanted method is not there, that of the model's kind is shown.
+    """
     maps = [(model_id, pictures.method_of(shown)) for model_id, shown in pictures.list_maps(examination)]
     if not maps:
         return None
     near = [key for key in maps if key[0] == view.model_id] or [key for key in maps if key[1] == view.method] or maps
-    model_id, method = next((key for key in near if key[1] == view.method), near[0])
+    first = near[0][0]
+    usual = default_method(specs[first].kind) if specs and first in specs else ""
+    wanted = [key for key in near if key[1] == view.method] or [key for key in near if key == (first, usual)] or near
+    model_id, method = wanted[0]
     return replace(view, model_id=model_id, method=method)
 
 
@@ -183,12 +193,23 @@ def describe_view(language: str, specs: Specs, examination: Examination, view: V
         scale = pictures.scale_of(examination, shown, shared=view.shared)
         bar = pictures.difference_uri() if shown.signed else pictures.legend_uri()
         legend = markup.render_legend(language, shown, name, bar, scale)
+        legend += _why_first(language, specs, shown)
     return {
         "legend": {"value": legend},
         "badge": {"value": faithfulness_markup.render_mark(language, found)},
         "detections": {"value": detections},
         "grid": {"shown": markup.grid_key(view.model_id, view.method)},
     }
+
+
+def _why_first(language: str, specs: Specs, shown: Heatmap) -> str:
+    """Why a map is shown first, in one line; empty where it is not, or where nothing was measured."""
+    best = DEFAULTS.get(specs[shown.model_id].kind) if shown.model_id in specs else None
+    if best is None or best.method != shown.method:
+        return ""
+    hits, chance = round(100 * best.pointing), round(100 * best.chance)
+    words = say(language, "trust.first", method=markup.method_title(best.method), hits=hits, chance=chance)
+    return f'<p class="note">{markup.escape(words)}</p>'
 
 
 def describe_progress(language: str, specs: Specs, examination: Examination) -> str:

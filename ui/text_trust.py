@@ -26,6 +26,8 @@ EN: Final = {
     "trust.bad": "Taking away what this map calls hot changes the answer no more than taking away random places.",
     "trust.figures": "Area under the curves: insertion {insertion} (higher is better), deletion {deletion} (lower is "
     "better).",
+    "trust.first": "Shown first for models of this kind: of the methods that look at the label, {method} found best "
+    "what is known to decide. Its hottest point hit it in {hits} of 100 pictures, that of random maps in {chance}.",
     "trust.measure": "Measure the other maps",
     "trust.cancel": "Stop measuring",
     "trust.waiting": "Waiting to measure the maps.",
@@ -41,7 +43,7 @@ EN: Final = {
     "trust.random": "random maps, lowest to highest",
     "trust.blob": "blob in the centre",
     "trust.share": "Share of the pixels",
-    "trust.probability": "Probability",
+    "trust.probability": "Raw probability",
     "whatif": "What if a part were not there?",
     "whatif.note": "Take a region away, and every model that answered is asked again about what is left.",
     "whatif.kind": "Region",
@@ -104,6 +106,9 @@ KO: Final = {
     "사라집니다.",
     "trust.bad": "이 맵이 뜨겁다고 한 곳을 지워도 무작위 장소를 지울 때보다 답이 더 바뀌지 않습니다.",
     "trust.figures": "곡선 아래 면적: 삽입 {insertion}(높을수록 좋음), 삭제 {deletion}(낮을수록 좋음).",
+    "trust.first": "이런 종류의 모델에서 먼저 보이는 맵입니다. 라벨을 보는 방법 가운데 {method}의 맵이, 무엇이 답을 "
+    "정하는지 알려진 그림에서 그곳을 가장 잘 찾았습니다. 가장 뜨거운 점이 그림 100장 중 {hits}장에서 그곳에 있었고, "
+    "무작위 맵은 {chance}장이었습니다.",
     "trust.measure": "나머지 맵 측정하기",
     "trust.cancel": "측정 중지",
     "trust.waiting": "맵 측정을 기다리는 중입니다.",
@@ -119,7 +124,7 @@ KO: Final = {
     "trust.random": "무작위 맵, 최저에서 최고까지",
     "trust.blob": "한가운데의 둥근 점",
     "trust.share": "픽셀 비율",
-    "trust.probability": "확률",
+    "trust.probability": "보정 전 확률",
     "whatif": "일부가 없었다면?",
     "whatif.note": "영역을 지우면 답했던 모든 모델에게 남은 그림을 다시 묻습니다.",
     "whatif.kind": "영역",
@@ -184,6 +189,9 @@ PL: Final = {
     "miejsc.",
     "trust.figures": "Pole pod krzywymi: wstawianie {insertion} (im więcej, tym lepiej), usuwanie {deletion} (im "
     "mniej, tym lepiej).",
+    "trust.first": "Ta mapa jest pierwsza dla modeli tego rodzaju: spośród metod, które patrzą na etykietę, {method} "
+    "najlepiej znajduje to, o czym wiadomo, że rozstrzyga. Jej najgorętszy punkt trafił tam na {hits} ze 100 obrazów, "
+    "a punkt losowych map na {chance}.",
     "trust.measure": "Zmierz pozostałe mapy",
     "trust.cancel": "Przerwij pomiar",
     "trust.waiting": "Pomiar map czeka na swoją kolej.",
@@ -199,7 +207,7 @@ PL: Final = {
     "trust.random": "losowe mapy, od najniższej do najwyższej",
     "trust.blob": "plama na środku",
     "trust.share": "Część pikseli",
-    "trust.probability": "Prawdopodobieństwo",
+    "trust.probability": "Surowe prawdopodobieństwo",
     "whatif": "A gdyby części nie było?",
     "whatif.note": "Usuń fragment, a każdy model, który odpowiedział, zostanie zapytany ponownie o to, co zostało.",
     "whatif.kind": "Fragment",
