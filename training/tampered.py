@@ -38,8 +38,11 @@ LABEL_NAMES = ("tampered", "authentic")
 AUTHENTIC_KIND = "authentic"
 SIZE_PX = 256
 ROWS_PER_GROUP = 64
-_SMALLEST, _LARGEST = 0.11, 0.23
-"""Half axes of a region, as parts of the side: it covers 4 to 17 % of the picture."""
+_SMALLEST, _LARGEST = 0.14, 0.25
+"""Half axes of a region, as parts of the side: it covers 6 to 25 % of the picture."""
+
+CLOSE = 3 / 8
+"""Side of a close-up, as part of the picture's: the region fills most of it."""
 
 _FEATHER = 1 / 128
 """Standard deviation of a region's soft edge, as part of the side: no hard edge gives it away."""
@@ -65,7 +68,7 @@ class Tampered:
 
 def _rerender(face: Pixels, _other: Pixels, random: Random) -> Pixels:
     """Detail blurred away, and grain of another strength in its place, as image generators leave it."""
-    sigma, grain = random.uniform(1.5, 4.0), random.uniform(2.0, 8.0)
+    sigma, grain = random.uniform(2.0, 4.0), random.uniform(12.0, 25.0)
     noise = np.random.default_rng(random.getrandbits(32)).normal(0, grain, face.shape)
     soft = cv2.GaussianBlur(face, (0, 0), sigma).astype(np.float64)
     return (soft + noise).round().clip(0, 255).astype(np.uint8)
@@ -79,7 +82,7 @@ def _replace(_face: Pixels, other: Pixels, _random: Random) -> Pixels:
 def _recompress(face: Pixels, _other: Pixels, random: Random) -> Pixels:
     """Compressed once more and harder than the rest, as where something was pasted from another file."""
     buffer = io.BytesIO()
-    Image.fromarray(face).save(buffer, "JPEG", quality=random.randint(5, 18))
+    Image.fromarray(face).save(buffer, "JPEG", quality=random.randint(2, 6))
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
@@ -170,9 +173,17 @@ def _read_square(faces: LabelledSet, at: int, size: int) -> Pixels:
 
 
 def write_tampered(
-    sources: Sequence[Source], out: Path, count: int, seed: int, *, label: str = "real", size: int = SIZE_PX
+    sources: Sequence[Source],
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    label: str = "real",
+    size: int = SIZE_PX,
+    close: bool = False,
+    name: str = "tampered",
 ) -> dict[str, Any]:
-    """Write ``tampered.parquet`` and, last, ``tampered.json`` into a folder.
+    """Write ``NAME.parquet`` and, last, ``NAME.json`` into a folder.
 
     Args:
         sources: labelled sets with faces of cameras.
@@ -181,28 +192,32 @@ def write_tampered(
         seed: the same sources, seed, count and size give the same file.
         label: what ``sources`` call a face that no one has changed.
         size: side of the pictures in pixels.
+        close: cut each pair down to the surroundings of its region: what a network learns traces from in minutes,
+            before it looks for them in whole pictures.
+        name: of the two files; fine-tuning reads ``train``.
 
     Returns:
-        The content of ``tampered.json``.
+        The content of ``NAME.json``.
 
     Raises:
         DataError: a number is out of range, a source cannot be used, or ``out`` holds a set already.
     """
-    if (out / "tampered.json").exists() or (out / "tampered.parquet").exists():
+    target, described = out / f"{name}.parquet", out / f"{name}.json"
+    if described.exists() or target.exists():
         raise DataError(f"{out}: holds a set already; give another --out or remove it.")
     faces = read_faces(sources, label)
     if not 1 <= count <= len(faces) or not 64 <= size <= 512:
         raise DataError(f"--count {count} must be 1 to {len(faces)}, the faces there are; --size {size}, 64 to 512.")
     out.mkdir(parents=True, exist_ok=True)
     kinds: Counter[str] = Counter()
-    schema, partial = _make_schema(), out / "tampered.parquet.partial"
+    schema, partial = _make_schema(), out / f"{name}.parquet.partial"
     try:
         with pq.ParquetWriter(partial, schema) as writer:
-            made = _make_rows(faces, seed, count, size)
+            made = _make_rows(faces, seed, count, size, close=close)
             while rows := list(islice(made, ROWS_PER_GROUP)):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 kinds.update(row["kind"] for row in rows)
-        partial.replace(out / "tampered.parquet")
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     summary = {
@@ -211,20 +226,21 @@ def write_tampered(
         "seed": seed,
         "faces": count,
         "size_px": size,
+        "close": close,
         "label_names": list(LABEL_NAMES),
         "kinds": dict(sorted(kinds.items())),
     }
-    (out / "tampered.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    described.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
-def _make_rows(faces: LabelledSet, seed: int, count: int, size: int) -> Iterator[dict[str, Any]]:
+def _make_rows(faces: LabelledSet, seed: int, count: int, size: int, *, close: bool) -> Iterator[dict[str, Any]]:
     for number in tqdm(range(count), desc="tampering", unit="face", mininterval=1.0):
         own, changed, source = make_tampered(faces, seed, number, size=size)
-        nothing = np.zeros_like(changed.mask)
+        nothing, cut = np.zeros_like(changed.mask), _cut_around(changed.mask) if close else slice(None)
         for label, pixels, mask, kind in (
-            ("tampered", changed.pixels, changed.mask, changed.kind),
-            ("authentic", own, nothing, AUTHENTIC_KIND),
+            ("tampered", changed.pixels[cut], changed.mask[cut], changed.kind),
+            ("authentic", own[cut], nothing[cut], AUTHENTIC_KIND),
         ):
             name = f"{seed}-{number:07d}-{label}"
             yield {
@@ -236,9 +252,16 @@ def _make_rows(faces: LabelledSet, seed: int, count: int, size: int) -> Iterator
             }
 
 
+def _cut_around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of a close-up: a square around the middle of the region, moved inside the picture."""
+    side = round(CLOSE * mask.shape[0])
+    starts = [min(max(round(float(at.mean()) - side / 2), 0), mask.shape[0] - side) for at in np.nonzero(mask)]
+    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
+
+
 def _encode(pixels: Pixels, form: str, **options: Any) -> bytes:  # noqa: ANN401 - what Pillow takes
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form, **options)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, form, **options)
     return buffer.getvalue()
 
 
