@@ -38,13 +38,11 @@ NOTHING_FOUND: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class Answerer(Protocol):
-    """Answers questions from evidence.
+    """Answers questions from evidence."""
 
-    Attributes:
-        name: what an answer says of who wrote it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What an answer says of who wrote it."""
 
     def answer(
         self,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Retriever"]
 
-WORDS = "words"
+WORDS, LOOK = "words", "look"
 _DEEPER = 5
 """Each search looks at this many times what is wanted: what one ranks tenth, another may rank first."""
 
@@ -39,6 +39,16 @@ class Retriever:
         """Refuse models that the index was not built with."""
         self.index.check(self.embedder.origin)
 
+    def find(
+        self, question: str, image: Image.Image | None = None, limit: int = 8, only: Filter = EVERYTHING
+    ) -> tuple[Evidence, ...]:
+        """Evidence for a question, and for the picture that it is about where there is one; see the two below."""
+        if image is None:
+            return self.find_by_text(question, limit, only)
+        found = self._search_text(question, limit * _DEEPER, only) if question.strip() else {}
+        look = self.index.search_vector(PICTURE, self.embedder.embed_pictures([image])[0], limit * _DEEPER, only)
+        return _join({**found, LOOK: look})[:limit]
+
     def find_by_text(self, text: str, limit: int = 8, only: Filter = EVERYTHING) -> tuple[Evidence, ...]:
         """Pictures and passages for a question or a description, the best first.
 
@@ -52,13 +62,7 @@ class Retriever:
         """
         if not text.strip():
             return ()
-        depth = limit * _DEEPER
-        found = {
-            PICTURE: self.index.search_vector(PICTURE, self.embedder.pictures.embed_texts([text])[0], depth, only),
-            SENTENCE: self.index.search_vector(SENTENCE, self.embedder.sentences.embed([text])[0], depth, only),
-            WORDS: self.index.search_words(text, depth, only),
-        }
-        return _join(found)[:limit]
+        return _join(self._search_text(text, limit * _DEEPER, only))[:limit]
 
     def find_by_image(self, image: Image.Image, limit: int = 8, only: Filter = EVERYTHING) -> tuple[Evidence, ...]:
         """Pictures that look like an RGB picture, by cosine, the best first."""
@@ -81,13 +85,20 @@ class Retriever:
         vector = self.embedder.pictures.embed_regions(image, [box_xyxy])[0]
         return _rank(self.index.search_vector(PICTURE, vector, limit, only))
 
+    def _search_text(self, text: str, depth: int, only: Filter) -> dict[str, list[Found]]:
+        return {
+            PICTURE: self.index.search_vector(PICTURE, self.embedder.pictures.embed_texts([text])[0], depth, only),
+            SENTENCE: self.index.search_vector(SENTENCE, self.embedder.sentences.embed([text])[0], depth, only),
+            WORDS: self.index.search_words(text, depth, only),
+        }
+
 
 def _rank(found: Sequence[Found]) -> tuple[Evidence, ...]:
     return tuple(Evidence(one.chunk, one.score, similarity=one.score, found_by=(PICTURE,)) for one in found)
 
 
 def _join(found: Mapping[str, Sequence[Found]]) -> tuple[Evidence, ...]:
-    """The searches' results as one ranking; of the two cosines the sentence encoder's is kept where there is one."""
+    """The searches' results as one ranking; the cosine kept is of the search that knows most of what is alike."""
     chunks: dict[str, Chunk] = {one.chunk.id: one.chunk for ranking in found.values() for one in ranking}
     scores = {name: {one.chunk.id: one.score for one in ranking} for name, ranking in found.items()}
     fused = fuse_rankings({name: [one.chunk.id for one in ranking] for name, ranking in found.items()})
@@ -95,8 +106,8 @@ def _join(found: Mapping[str, Sequence[Found]]) -> tuple[Evidence, ...]:
         Evidence(
             chunk=chunks[chunk_id],
             score=score,
-            similarity=scores[SENTENCE].get(chunk_id, scores[PICTURE].get(chunk_id)),
-            words=scores[WORDS].get(chunk_id),
+            similarity=next((scores[name][chunk_id] for name in (LOOK, SENTENCE, PICTURE) if name in found_by), None),
+            words=scores.get(WORDS, {}).get(chunk_id),
             found_by=found_by,
         )
         for chunk_id, (score, found_by) in fused.items()

@@ -90,7 +90,8 @@ class Evidence:
             2009), else the one search's own score. Comparable only within one answer.
         similarity: cosine of the query's and the chunk's vector in [-1, 1]; None where words alone found it.
         words: BM25 of the query in the chunk's text, 0 or more; None where the vector alone found it.
-        found_by: names of the searches that found it, such as ``picture``, ``sentence`` or ``words``.
+        found_by: names of the searches that found it: ``picture`` (looks like the question), ``sentence`` (means it),
+            ``words`` (shares its words), ``look`` (looks like the picture that was given).
     """
 
     chunk: Chunk

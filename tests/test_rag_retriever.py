@@ -63,6 +63,16 @@ def test_a_picture_finds_itself_first(retriever: Retriever) -> None:
     assert len(found) == 3
 
 
+def test_a_question_about_a_picture_finds_what_is_about_either(retriever: Retriever) -> None:
+    found = retriever.find("Whose is the red car?", striped("green", "black"))
+    tree = next(one for one in found if one.chunk.source.id == "photos/tree.png")
+    assert "look" in tree.found_by
+    assert tree.similarity == pytest.approx(1, abs=1e-5)
+    assert "note.md#0" in [one.chunk.id for one in found]
+    assert retriever.find("", striped("green", "black"))[0].chunk.source.id == "photos/tree.png"
+    assert retriever.find("red car") == retriever.find_by_text("red car")
+
+
 def test_a_region_finds_what_it_looks_like(retriever: Retriever) -> None:
     canvas = Image.new("RGB", (300, 200), "gray")
     canvas.paste(striped("blue", "yellow").resize((64, 64)), (100, 50))
