@@ -139,13 +139,13 @@ def measure_sets(loader: ModelLoader, sets: Iterable[GroundTruth], most: int) ->
     return rows, missing
 
 
-def find_model(loader: ModelLoader, model_id: str, truth: GroundTruth) -> LiveModel:
+def find_model(loader: ModelLoader, model_id: str, truth: GroundTruth | None = None) -> LiveModel:
     """The model itself, never what would stand in for it.
 
     Raises:
-        ExhibitError: it, or the set's data, is not here.
+        ExhibitError: it, or the data of the set if one is given, is not here.
     """
-    if truth.needs and not (DATA / truth.needs).exists():
+    if truth and truth.needs and not (DATA / truth.needs).exists():
         raise ExhibitError(f"the set needs ../shared/data/{truth.needs}")
     live = loader.load(model_id)
     if live.status.reason or not isinstance(live, LiveModel):

@@ -23,7 +23,7 @@ from models.clip import ImageTextModel
 from models.schema import LiveModel
 from models.vlm import VisionLanguageModel
 
-__all__ = ["SETS", "Case", "GroundTruth", "scene_cases"]
+__all__ = ["DATA", "SETS", "Case", "GroundTruth", "as_text", "boxed", "chart_cases", "scene_cases"]
 
 Mask = NDArray[np.bool_]
 
@@ -110,7 +110,7 @@ def chart_cases(live: LiveModel, seed: int = CHARTS_SEED) -> Iterator[Case]:
         image = Image.open(io.BytesIO(chart.drawing.png)).convert("RGB")
         for question in chart.questions:
             wrong = _wrong_answer(question.answer, [other.answer for other in chart.questions], chart.data.names)
-            truth = _boxed(image.size, [chart.answer_box(question)])
+            truth = boxed(image.size, [chart.answer_box(question)])
             if wrong is not None and 0 < truth.mean() <= LARGEST_SHARE:
                 asked = live.asking(question=question.text, answers={question.answer: "right", wrong: "wrong"})
                 yield Case(image, truth, asked, default_target(asked, "right"), "right", number, question.text)
@@ -124,11 +124,11 @@ def photograph_cases(live: LiveModel) -> Iterator[Case]:
     everything = sorted({name for row in rows for name in row["mask_classes"]})
     for number, row in enumerate(rows):
         image, drawn = _picture(row["image"]), np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"])))
-        foils = [_as_text(name) for name in everything if name not in {*row["labels"], *row["mask_classes"]}]
+        foils = [as_text(name) for name in everything if name not in {*row["labels"], *row["mask_classes"]}]
         for place, name in enumerate(row["mask_classes"]):
             truth = drawn == place + 1
             if SMALLEST_SHARE <= truth.mean() <= LARGEST_SHARE:
-                target = similarity_target(live, _as_text(name), foils)
+                target = similarity_target(live, as_text(name), foils)
                 yield Case(image, truth, live, target, None, number, name)
 
 
@@ -218,11 +218,12 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
 
 
-def _as_text(name: str) -> str:
+def as_text(name: str) -> str:
+    """What a picture of a thing is compared with."""
     return f"a photo of a {name}"
 
 
-def _boxed(size_wh: tuple[int, int], boxes_xyxy: Sequence[Sequence[float]]) -> Mask:
+def boxed(size_wh: tuple[int, int], boxes_xyxy: Sequence[Sequence[float]]) -> Mask:
     """Bool (H, W), true inside any box."""
     drawn = Image.new("1", size_wh)
     for x0, y0, x1, y1 in boxes_xyxy:

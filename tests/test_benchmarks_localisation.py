@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import localisation_sheet
 from benchmarks.localisation import draw_table, make_figures
 from benchmarks.localisation_measure import METHODS, Row, find_winners, measure, measure_sets, shrink, summarise
-from benchmarks.localisation_sets import SETS, Case, GroundTruth, _boxed, _wrong_answer, chart_cases, scene_cases
+from benchmarks.localisation_sets import SETS, Case, GroundTruth, _wrong_answer, boxed, chart_cases, scene_cases
 from explain.targets import default_target
 from models.errors import ExhibitError
 from models.loading import ModelLoader
@@ -26,7 +28,7 @@ def draw_cases(live, label: str | None = None, count: int = 12):
     random = np.random.default_rng(0)
     for number in range(count):
         image = Image.fromarray(random.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-        yield Case(image, _boxed(image.size, [(8, 8, 24, 24)]), live, default_target(live, "fake"), label, number)
+        yield Case(image, boxed(image.size, [(8, 8, 24, 24)]), live, default_target(live, "fake"), label, number)
 
 
 def test_every_method_stands_beside_random_maps_and_the_blob(loader):
@@ -124,6 +126,28 @@ def test_generated_pictures_hold_what_decides(loader, page_zoo_file):
     assert (charted.asked, len(charted.centre)) == (3, 3)
     assert any(charted.own["layercam"])
     assert {truth.name for truth in SETS} == {"tampered", "inpainted", "photographs", "scenes", "charts"}
+
+
+def test_the_sheet_shows_no_photograph_of_the_data(loader, tmp_path, monkeypatch):
+    sets = [
+        GroundTruth("toy", "a box", ("tiny-resnet", "not-trained-yet"), draw_cases),
+        GroundTruth("secret", "a face", ("tiny-resnet",), lambda _live: pytest.fail("read"), Path("faces.parquet")),
+    ]
+    monkeypatch.setattr(localisation_sheet, "SETS", sets)
+    localisation_sheet.draw_sheet(loader, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 8 * localisation_sheet.CELL_PX
+        rows = localisation_sheet.DRAWN * (localisation_sheet.CELL_PX + localisation_sheet.TEXT_PX)
+        assert sheet.height == rows + localisation_sheet.TEXT_PX
+
+
+def test_pictures_of_packages_stand_for_those_that_may_not_be_shown(loader):
+    live = SimpleNamespace(labels=("tampered", "authentic"), spec=loader.load("tiny-resnet").spec)
+    cases = list(localisation_sheet.tampered_package_cases(live))
+    assert [case.note for case in cases] == ["re-rendered", "replaced", "recompressed"]
+    assert all(case.truth.shape == (256, 256) and 0.05 < case.truth.mean() < 0.26 for case in cases)
+    with pytest.raises(TypeError, match="compares no texts"):
+        next(localisation_sheet.package_cases(live))
 
 
 @pytest.mark.parametrize(
