@@ -37,6 +37,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--trust", action="append", default=[], metavar="ID", help="let this model run the code of its repository"
     )
     parser.add_argument("--reports", type=Path, metavar="DIR", help="saved evaluations to show in the Compare tab")
+    parser.add_argument(
+        "--folder", type=Path, action="append", default=[], metavar="DIR", help="let visitors look into it in Triage"
+    )
     parser.add_argument("--mcp", action="store_true", help="serve the page's actions as MCP tools too")
     return parser.parse_args(argv)
 
@@ -81,7 +84,7 @@ def serve(arguments: argparse.Namespace) -> None:
     if accounts is None and arguments.host not in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ:
         LOGGER.warning("Everyone who reaches %s can use this page; --auth FILE asks for a password.", arguments.host)
     import_shared_libraries()
-    services = build_services(arguments.zoo, arguments.trust, arguments.reports)
+    services = build_services(arguments.zoo, arguments.trust, arguments.reports, arguments.folder)
     page = build_app(services)
     try:
         _, url, _ = page.launch(

@@ -14,7 +14,7 @@ ALLOWED = {
     "explain": {"models"},
     "rag": {"models"},
     "training": {"models"},
-    "ui": {"explain", "rag", "models"},
+    "ui": {"bulk", "explain", "rag", "models"},
     "bulk": {"explain", "models"},
     "triage": {"bulk", "explain", "rag", "models"},
     "app": {"ui", "explain", "rag", "models"},

@@ -40,13 +40,18 @@ CREDENTIALS = {"c2pa_signature": "signature", "c2pa_issuer": "issuer", "c2pa_gen
 
 
 class ChunkScorer:
-    """Loads its models once and scores chunks; pictures are decoded in a thread beside the models."""
+    """Loads its models once and scores chunks; pictures are decoded in a thread beside the models.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: what to score.
+        loader: that has the models already; one of its own if not given.
+    """
+
+    def __init__(self, job: Job, loader: ModelLoader | None = None) -> None:
         self.job = job
         self.folder = job.folder
-        zoo = load_zoo(Path(job.zoo) if job.zoo else None)
-        self.loader = ModelLoader(zoo, max_models=len(job.models))
+        self.loader = loader or ModelLoader(load_zoo(Path(job.zoo) if job.zoo else None), max_models=len(job.models))
+        zoo = self.loader.zoo
         loaded = [self.loader.load(model_id) for model_id in job.models]
         self.models = [live for live in loaded if not isinstance(live, Detector)]
         if len(self.models) < len(loaded):

@@ -69,6 +69,7 @@ def replay(folder: Path, loader: ModelLoader, image: Path | None = None) -> list
         *_compare_files(folder, manifest),
         *_compare_predictions(manifest["predictions"], again.predictions, problems, why),
         *_compare_predictions(manifest["base_predictions"], again.base_predictions, problems, why),
+        *_compare_verdict(manifest, again, why),
         *_compare_heatmaps(folder, manifest, again, why),
         *_compare_words(manifest, again, why),
         *_compare_detections(manifest, again, why),
@@ -121,11 +122,35 @@ def _original(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def _changes(manifest: dict[str, Any], again: Examination) -> str:
-    """Which versions and precisions differ from those that made the bundle, in words."""
-    then, now = dict(manifest["versions"]), versions()
+    """Which weights, versions and precisions differ from those that made the bundle, in words."""
+    then, now = _weights_then(manifest), _weights_now(again)
+    then = {name: weights for name, weights in then.items() if name in now} | manifest["versions"]
+    now |= versions()
     then |= {f"precision of {one['model_id']}": one["precision"] for one in manifest["asked"]}
     now |= {f"precision of {one.model_id}": one.precision for one in again.asked}
     return "; ".join(f"{k} {v} then, {now.get(k)} now" for k, v in then.items() if now.get(k) != v)
+
+
+def _weights_then(manifest: dict[str, Any]) -> dict[str, str]:
+    said = [*manifest["predictions"], *manifest["base_predictions"]]
+    said += [manifest["detections"]] if manifest["detections"] else []
+    return {f"weights of {p['model_id']}": p["status"]["weights_sha256"][:12] for p in said}
+
+
+def _weights_now(again: Examination) -> dict[str, str]:
+    said = [*again.predictions, *again.base_predictions, *([again.detections] if again.detections else [])]
+    return {f"weights of {p.model_id}": p.status.weights_sha256[:12] for p in said}
+
+
+def _compare_verdict(manifest: dict[str, Any], again: Examination, why: str) -> list[Comparison]:
+    then, now = manifest["verdict"], again.verdict
+    if then is None:
+        return []
+    if now is None or then["label"] != now.label:
+        said = f"{then['label']} then, {now.label if now else 'none'} now" + (f" ({why})" if why else "")
+        return [Comparison("verdict", "different", said)]
+    gaps = (abs(share - now.probabilities.get(label, 0.0)) for label, share in then["probabilities"].items())
+    return [_judge("verdict", max(gaps), why)]
 
 
 def _compare_files(folder: Path, manifest: dict[str, Any]) -> list[Comparison]:

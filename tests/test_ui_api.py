@@ -50,6 +50,7 @@ def test_only_the_promised_endpoints_are_public(client):
         "/examine",
         "/heatmap",
         "/models",
+        "/triage",
         "/whatif",
     ]
 

@@ -34,6 +34,7 @@ from ui.faithfulness import measure_all, unmeasured_models
 from ui.inventory import Holding, take_inventory
 from ui.services import BOTH, DETECTION, MODELS_AT_ONCE, MODELS_QUEUE, TUNED, Asking, Services, pack_bundle
 from ui.text import DEFAULT_LANGUAGE
+from ui.triage_api import TRIAGE_QUEUE, TriageEndpoint, create_triage_parts
 from ui.whatif_api import WhatIfEndpoint
 
 HEATMAP_SIDE_PX = 2048
@@ -45,13 +46,14 @@ Json = dict[str, Any]
 
 
 def add_endpoints(services: Services) -> None:
-    """The public endpoints ``examine``, ``heatmap``, ``models``, ``compare`` and ``whatif``, inside the Blocks."""
+    """The public endpoints, inside the Blocks: each is named as its function below."""
     with gr.Column(visible=False):
         _add_examine(services)
         _add_heatmap(services)
         _add_models(services)
         _add_compare(services)
         _add_whatif(services)
+        _add_triage(services)
 
 
 def _add_examine(services: Services) -> None:
@@ -250,6 +252,11 @@ def _add_whatif(services: Services) -> None:
         concurrency_id=MODELS_QUEUE,
         concurrency_limit=MODELS_AT_ONCE,
     )
+
+
+def _add_triage(services: Services) -> None:
+    answer, (inputs, outputs) = _speak_plainly(TriageEndpoint(services).triage), create_triage_parts(services)
+    gr.Button().click(answer, inputs, outputs, api_name="triage", concurrency_id=TRIAGE_QUEUE, concurrency_limit=1)
 
 
 def _names(label: str, known: Iterable[str], value: str | list[str] | None = None) -> gr.Dropdown:

@@ -15,6 +15,7 @@ from ui.models import ModelsTab, create_models_tab
 from ui.services import Services
 from ui.text import DEFAULT_LANGUAGE, LANGUAGES, choose_language, say
 from ui.theme import HEAD, STYLE_FILES, build_theme
+from ui.triage import create_triage_tab
 
 TITLE = "Exhibit"
 MAX_UPLOAD = "256mb"
@@ -41,6 +42,7 @@ def build_app(services: Services) -> gr.Blocks:
             examine = create_examine_tab(services, language, DEFAULT_LANGUAGE)
             models = create_models_tab(services, language, DEFAULT_LANGUAGE)
             create_compare_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
+            create_triage_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
         _wire_language(app, language, masthead, examine, models)
         add_endpoints(services)
     app.queue(default_concurrency_limit=4, max_size=64)

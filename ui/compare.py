@@ -43,7 +43,7 @@ element.addEventListener("click", (event) => {
 });
 """
 # The keyboard goes where the picture went.
-_FOLLOW_SCRIPT: Final = """() => {
+FOLLOW_SCRIPT: Final = """() => {
   const button = document.querySelector("#examine");
   if (!button?.offsetParent) return;
   window.scrollTo(0, 0);
@@ -127,7 +127,7 @@ def _wire_gallery(
     pressed = parts["gallery"].select(
         guard(press, listeners.fail, hand_over), wanted, [*told, tabs, *examine.opened], **_COMPARING
     )
-    pressed.then(None, js=_FOLLOW_SCRIPT, **_PRIVATE)
+    pressed.then(None, js=FOLLOW_SCRIPT, **_PRIVATE)
 
 
 def _listener(listeners: CompareListeners, parts: dict[str, Any]) -> Callable[..., Any]:

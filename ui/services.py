@@ -89,6 +89,7 @@ class Services:
         board: what the loader says while it works.
         reports: saved evaluations, for the Compare tab.
         meter: measures how far to believe heatmaps, and remembers it.
+        folders: of pictures and finished runs that the operator opened for the Triage tab.
     """
 
     zoo: Zoo
@@ -97,6 +98,7 @@ class Services:
     board: ProgressBoard = field(default_factory=ProgressBoard)
     reports: Shelf = field(default_factory=Shelf)
     meter: FaithfulnessMeter = field(default_factory=FaithfulnessMeter)
+    folders: tuple[Path, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -304,7 +306,10 @@ def import_shared_libraries() -> None:
 
 
 def build_services(
-    user_zoo: Path | None = None, trusted: Collection[str] = (), reports: Path | None = None
+    user_zoo: Path | None = None,
+    trusted: Collection[str] = (),
+    reports: Path | None = None,
+    folders: Collection[Path] = (),
 ) -> Services:
     """Services over Exhibit's zoo and a user's own, with the examples that this machine has.
 
@@ -312,13 +317,20 @@ def build_services(
         user_zoo: a zoo file to merge in.
         trusted: ids of entries whose repositories may run their own code.
         reports: a folder of saved reports to show beside those of bundled models.
+        folders: of pictures and finished runs that visitors may look into.
 
     Raises:
         ZooError: if a zoo file cannot be used, or a trusted id is unknown.
         ReportError: if there is no such folder of reports.
+        ExhibitError: if there is no such folder of pictures.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ExhibitError(f"--folder {folder}: there is no such folder.")
     shelf = Shelf(reports)
     zoo = load_zoo(user_zoo)
     board = ProgressBoard()
     loader = ModelLoader(zoo, progress=board.tell, trusted=trusted)
-    return Services(zoo=zoo, loader=loader, examples=find_examples(), board=board, reports=shelf)
+    return Services(
+        zoo=zoo, loader=loader, examples=find_examples(), board=board, reports=shelf, folders=tuple(folders)
+    )
