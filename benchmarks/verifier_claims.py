@@ -38,7 +38,7 @@ Numbers = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 
 
-def caption_figures(verifier: Verifier, asked: Sequence[Asked]) -> list[Figure]:
+def caption_figures(verifier: Verifier, asked: Sequence[Asked], *, resamples: int = RESAMPLES) -> list[Figure]:
     """Figures of every signal and of the fusion, fitted on four fifths of the photographs and measured on the rest."""
     supports, verdicts = _cross_fitted(verifier, asked)
     pictures = np.array([one.picture for one in asked])
@@ -51,12 +51,17 @@ def caption_figures(verifier: Verifier, asked: Sequence[Asked]) -> list[Figure]:
         whole = np.array([one.signals.values["whole"] for one in asked])
         fused = _auroc(supports[chosen], truth[chosen])
         alone = _auroc(whole[chosen], truth[chosen])
-        gain = _estimate(difference(fused, alone), pictures[chosen])
+        gain = _estimate(difference(fused, alone), pictures[chosen], resamples)
         single = {key: _single(asked, key, chosen) for key in GENERAL}
         listed = ", ".join(f"{key} {value:.3f}" for key, value in single.items() if value is not None)
         figures += [
-            _figure(f"fusion_auroc_{against}", _estimate(fused, pictures[chosen]), None, shown),
-            _figure(f"whole_auroc_{against}", _estimate(alone, pictures[chosen]), None, shown + "; whole sentence"),
+            _figure(f"fusion_auroc_{against}", _estimate(fused, pictures[chosen], resamples), None, shown),
+            _figure(
+                f"whole_auroc_{against}",
+                _estimate(alone, pictures[chosen], resamples),
+                None,
+                shown + "; whole sentence",
+            ),
             Figure(
                 f"fusion_gain_{against}",
                 _known(gain["low"]),
@@ -225,9 +230,11 @@ def _accuracy(right: Truths) -> Callable[[NDArray[np.int64]], dict[str, float]]:
     return statistic
 
 
-def _estimate(statistic: Callable[[NDArray[np.int64]], dict[str, float]], owners: NDArray[Any]) -> Estimate:
+def _estimate(
+    statistic: Callable[[NDArray[np.int64]], dict[str, float]], owners: NDArray[Any], resamples: int = RESAMPLES
+) -> Estimate:
     groups = np.unique(owners, return_inverse=True)[1].astype(np.int64)
-    return estimate(statistic, len(owners), groups=groups, resamples=RESAMPLES)["value"]
+    return estimate(statistic, len(owners), groups=groups, resamples=resamples)["value"]
 
 
 def _single(asked: Sequence[Asked], name: str, chosen: Truths) -> float | None:
@@ -251,7 +258,7 @@ def _twofold(rows: Numbers, truth: Truths, owner: NDArray[np.int64]) -> Truths:
 
 
 def _held_out() -> Iterator[Photo]:
-    """COCO photographs that the detector's fine-tuning left out and whose captions the image-text model never saw."""
+    """COCO photographs that the detector's fine-tuning left out and that have no captions."""
     ids = set(json.loads(DETECTOR_CARD.read_text(encoding="utf-8"))["heldout_coco_ids"])
     for row in pq.read_table(COCO).to_pylist():
         if row["coco_id"] in ids and not row["captions"] and row["labels"]:

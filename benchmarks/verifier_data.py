@@ -26,6 +26,7 @@ from rag.verifier import Verifier
 __all__ = ["Asked", "Photo", "SceneLook", "ask_captions", "look_at_scenes", "read_photos", "replace_word", "to_sample"]
 
 CAPTIONS = 5
+ASKED_CAPTIONS = 3  # of each photograph that are checked as claims
 NEIGHBOURS = 4  # photographs whose captions stand for what retrieval finds
 
 
@@ -114,10 +115,11 @@ def ask_captions(verifier: Verifier, photos: Sequence[Photo], corpus: Sequence[P
         look = look_at(image, verifier.clip, verifier.detector)
         nearest = np.argsort(-(stored @ look.whole))[:NEIGHBOURS]
         retrieved = [caption for at in nearest for caption in corpus[at].captions]
-        others = random.sample([at for at in range(len(photos)) if at != number], len(photo.captions))
+        own = photo.captions[:ASKED_CAPTIONS]
+        others = random.sample([at for at in range(len(photos)) if at != number], len(own))
         foreign = [random.choice(photos[at].captions) for at in others]
-        replaced = [text for caption in photo.captions if (text := replace_word(caption, random)) is not None]
-        rows = [(text, "true") for text in photo.captions]
+        replaced = [text for caption in own if (text := replace_word(caption, random)) is not None]
+        rows = [(text, "true") for text in own]
         rows += [(text, "foreign") for text in foreign] + [(text, "replaced") for text in replaced]
         found = verifier.measure(look, [text for text, _ in rows], captions=retrieved)
         asked += [

@@ -77,7 +77,7 @@ def load_words(file: Path = _DATA) -> FoilWords:
     return FoilWords(swaps, frozenset(content["stopwords"].split()), pattern, called)
 
 
-def make_foils(claim: str, *, most: int = 12, words: FoilWords | None = None) -> tuple[FoilText, ...]:
+def make_foils(claim: str, *, most: int = 8, words: FoilWords | None = None) -> tuple[FoilText, ...]:
     """Claims that differ from this one in one word, spread evenly over the words that can be swapped.
 
     Args:

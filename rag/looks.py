@@ -19,7 +19,7 @@ __all__ = ["CROP_SHARES", "Look", "crop_grid", "look_at", "regions_of"]
 CROP_SHARES = (0.6, 0.38)
 """Sides of the crops as shares of the picture's shorter side: for things that fill it, and for small ones."""
 
-_STRIDE = 0.6  # of a crop's side, at most: what one crop cuts through lies whole in a neighbour
+_STRIDE = 0.75  # of a crop's side, at most: what one crop cuts through lies whole in a neighbour
 _MOST_ALONG = 8  # crops along the longer side of a panorama
 _MOST_DETECTIONS = 12
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ def place_features(boxes: Sequence[Box], size_wh: tuple[int, int]) -> NDArray[np
 
 
 class _Network(nn.Module):
-    """Batches of n claims, each with its picture: log-odds (n,) and attention (n, k)."""
+    """Claims about pictures: log-odds (n,) and unnormalised attention (n, k), from p pictures and n claims."""
 
     def __init__(self, dims: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -103,20 +103,37 @@ class _Network(nn.Module):
         # Vectors of length 1 have small entries; brought to the size that linear layers start from.
         self.scale = dims**0.5
 
-    def forward(
-        self, whole: Tensor, regions: Tensor, places: Tensor, texts: Tensor, present: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        placed = torch.cat([regions * self.scale, places], dim=-1)
+    def forward(self, pictures: _Pictures, texts: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """Texts (n, d), and the number (n,) of the picture that each is about."""
+        placed = torch.cat([pictures.regions * self.scale, pictures.places], dim=-1)
+        keys, values = self.region_key(placed), self.region_value(placed)  # once per picture, not per claim
         text = texts * self.scale
-        key = self.text_key(text)
-        scores = torch.einsum("nw,nkw->nk", key, self.region_key(placed)) / key.shape[-1] ** 0.5
-        scores = scores.masked_fill(~present, float("-inf"))
-        attention = scores.softmax(-1)
-        looked = torch.einsum("nk,nkw->nw", attention, self.region_value(placed))
-        seen = torch.cat([looked, self.whole_value(whole * self.scale)], dim=-1)
+        scores = torch.einsum("nw,nkw->nk", self.text_key(text), keys[owners]) / keys.shape[-1] ** 0.5
+        scores = scores.masked_fill(~pictures.present[owners], float("-inf"))
+        looked = torch.einsum("nk,nkw->nw", scores.softmax(-1), values[owners])
+        seen = torch.cat([looked, self.whole_value(pictures.whole * self.scale)[owners]], dim=-1)
         said = self.text_value(text)
         compared = self.dropout(torch.cat([seen * said, functional.gelu(seen + said)], dim=-1))
         return self.out(functional.gelu(self.hidden(compared)))[:, 0], scores
+
+
+class _Pictures(NamedTuple):
+    """Vectors of p pictures: whole (p, d), regions (p, k, d), their places (p, k, 6), which are there (p, k)."""
+
+    whole: Tensor
+    regions: Tensor
+    places: Tensor
+    present: Tensor
+
+
+class _Batch(NamedTuple):
+    """Pictures with their claims: vectors, picture, truth, and the regions that each is about."""
+
+    pictures: _Pictures
+    texts: Tensor
+    owners: Tensor
+    truths: Tensor
+    about: Tensor
 
 
 @dataclass(frozen=True)
@@ -141,12 +158,10 @@ class Probe:
             places: float32 (k, 6), from ``place_features``.
             texts: float32 (n, d), the claims' vectors.
         """
-        count = len(texts)
+        about = np.zeros((len(texts), len(regions)), dtype=bool)
+        batch = _collate([Sample(whole, regions, places, texts, np.zeros(len(texts), dtype=bool), about)])
         with torch.no_grad():
-            one = [torch.from_numpy(np.ascontiguousarray(part))[None] for part in (whole, regions, places)]
-            spread = [part.expand(count, *part.shape[1:]) for part in one]
-            present = torch.ones(count, len(regions), dtype=torch.bool)
-            odds, scores = self.network(*spread, torch.from_numpy(np.ascontiguousarray(texts)), present)
+            odds, scores = self.network(batch.pictures, batch.texts, batch.owners)
         attention: NDArray[np.float32] = scores.softmax(-1).numpy()
         return odds.numpy(), attention
 
@@ -176,11 +191,12 @@ def fit_probe(samples: Sequence[Sample], settings: ProbeSettings, about: Mapping
         order = random.permutation(len(samples))
         for start in range(0, len(order), settings.batch):
             batch = _collate([samples[at] for at in order[start : start + settings.batch]])
-            for name in ("whole", "regions", "texts"):
-                batch[name] = batch[name] + noise * torch.randn_like(batch[name])
-            odds, scores = network(*(batch[name] for name in ("whole", "regions", "places", "texts", "present")))
-            loss = functional.binary_cross_entropy_with_logits(odds, batch["truths"])
-            loss = loss + settings.region_weight * _astray(scores, batch["about"])
+            shown = batch.pictures._replace(
+                whole=_disturb(batch.pictures.whole, noise), regions=_disturb(batch.pictures.regions, noise)
+            )
+            odds, scores = network(shown, _disturb(batch.texts, noise), batch.owners)
+            loss = functional.binary_cross_entropy_with_logits(odds, batch.truths)
+            loss = loss + settings.region_weight * _astray(scores, batch.about)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -223,21 +239,25 @@ def _astray(scores: Tensor, about: Tensor) -> Tensor:
     return (chosen.logsumexp(-1) - inside.logsumexp(-1)).mean()
 
 
-def _collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Claims of several pictures as one batch; regions are filled up to the longest with ones that are masked."""
+def _disturb(vectors: Tensor, noise: float) -> Tensor:
+    return vectors + noise * torch.randn_like(vectors)
+
+
+def _collate(samples: Sequence[Sample]) -> _Batch:
+    """Several pictures as one batch; regions are filled up to the most of them with ones that are masked."""
     most = max(len(sample.regions) for sample in samples)
-    parts: dict[str, list[Tensor]] = {}
-    for sample in samples:
-        count, missing = len(sample.texts), most - len(sample.regions)
-        row = {
-            "whole": torch.from_numpy(sample.whole)[None].expand(count, -1),
-            "regions": functional.pad(torch.from_numpy(sample.regions), (0, 0, 0, missing))[None].expand(count, -1, -1),
-            "places": functional.pad(torch.from_numpy(sample.places), (0, 0, 0, missing))[None].expand(count, -1, -1),
-            "texts": torch.from_numpy(sample.texts),
-            "present": (torch.arange(most) < len(sample.regions))[None].expand(count, -1),
-            "truths": torch.from_numpy(sample.truths.astype(np.float32)),
-            "about": functional.pad(torch.from_numpy(sample.about), (0, missing)),
-        }
-        for name, tensor in row.items():
-            parts.setdefault(name, []).append(tensor)
-    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+    missing = [most - len(sample.regions) for sample in samples]
+    pairs = list(zip(samples, missing, strict=True))
+    pictures = _Pictures(
+        torch.from_numpy(np.stack([sample.whole for sample in samples])),
+        torch.stack([functional.pad(torch.from_numpy(sample.regions), (0, 0, 0, more)) for sample, more in pairs]),
+        torch.stack([functional.pad(torch.from_numpy(sample.places), (0, 0, 0, more)) for sample, more in pairs]),
+        torch.stack([torch.arange(most) < len(sample.regions) for sample in samples]),
+    )
+    return _Batch(
+        pictures,
+        torch.cat([torch.from_numpy(sample.texts) for sample in samples]),
+        torch.repeat_interleave(torch.tensor([len(sample.texts) for sample in samples])),
+        torch.cat([torch.from_numpy(sample.truths.astype(np.float32)) for sample in samples]),
+        torch.cat([functional.pad(torch.from_numpy(sample.about), (0, more)) for sample, more in pairs]),
+    )
