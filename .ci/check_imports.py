@@ -35,6 +35,7 @@ COMPOSERS = (
     "explain.bundle",
     "explain.report",
     "explain.replay",
+    "explain.sanity_asking",
     "explain.stability_asking",
     "explain.whatif_asking",
     "explain.__main__",

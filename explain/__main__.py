@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from models.errors import ExhibitError
 
 if TYPE_CHECKING:
+    from explain.examination import Examination
+    from models.loading import ModelLoader
     from models.schema import Verdict
 
 
@@ -43,6 +45,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     examine.add_argument("--faithfulness", action="store_true", help="also measure how far to believe each heatmap")
     examine.add_argument(
         "--stability", action="store_true", help="also ask again about the picture compressed, shrunk, blurred, cropped"
+    )
+    examine.add_argument(
+        "--randomisation", action="store_true", help="also hold each heatmap against the model with random weights"
     )
     examine.add_argument("--detector", metavar="ID", default=None, help="zoo id of the object detector, or 'none'")
     examine.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -82,10 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _examine(arguments: argparse.Namespace) -> int:
     from explain.bundle import describe
     from explain.catalog import DEFAULT_METHODS
-    from explain.examination import DEFAULT_DETECTOR, Settings, examine_steps, measure_faithfulness
-    from explain.faithfulness import FaithfulnessMeter
+    from explain.examination import DEFAULT_DETECTOR, Settings, examine_steps
     from explain.signing import load_key, sign_folder
-    from explain.stability_asking import measure_stability
     from models.imaging import read_image
     from models.loading import ModelLoader
     from models.registry import load_zoo
@@ -110,16 +113,36 @@ def _examine(arguments: argparse.Namespace) -> int:
     loader = ModelLoader(zoo)
     for state in examine_steps(source, settings, loader):
         sys.stderr.write(f"[{state.done:4.0%}] {state.stage}\n")
-    if arguments.faithfulness:
-        state = measure_faithfulness(state, loader, FaithfulnessMeter())
-    if arguments.stability:
-        state = measure_stability(state, loader)
+    state = _measure(state, loader, arguments)
     folder = state.save(arguments.out, include_original=not arguments.no_original)
     if key is not None:
         sign_folder(folder, key)
     if arguments.json:
         sys.stdout.write(json.dumps({**describe(state), "bundle": str(folder)}, ensure_ascii=False) + "\n")
         return 0
+    _write_findings(state)
+    sys.stdout.write(f"bundle: {folder}\n")
+    return 0
+
+
+def _measure(state: Examination, loader: ModelLoader, arguments: argparse.Namespace) -> Examination:
+    """The examination with what else was asked for of how far to believe it."""
+    from explain.examination import measure_faithfulness
+    from explain.faithfulness import FaithfulnessMeter
+    from explain.sanity_asking import check_maps
+    from explain.stability_asking import measure_stability
+
+    if arguments.faithfulness:
+        state = measure_faithfulness(state, loader, FaithfulnessMeter())
+    if arguments.stability:
+        state = measure_stability(state, loader)
+    if arguments.randomisation:
+        state = check_maps(state, loader, [(one.model_id, one.method) for one in state.heatmaps])
+    return state
+
+
+def _write_findings(state: Examination) -> None:
+    """One line for everything that was found out, and for what could not be."""
     for prediction in (*state.predictions, *state.base_predictions):
         shares = ", ".join(f"{label} {share:.1%}" for label, share in prediction.probabilities.items())
         raw = "" if prediction.raw else ", not calibrated"
@@ -133,6 +156,8 @@ def _examine(arguments: argparse.Namespace) -> int:
     for one in state.faithfulness:
         said = one.badge.text if one.badge else ""
         sys.stdout.write(f"{one.method} of {one.model_id}: {said}\n")
+    for check in state.checks:
+        sys.stdout.write(f"{check.method} of {check.model_id} {check.text}\n")
     for held in state.stability:
         turned = f"changes its answer under {', '.join(held.flips)}" if held.flips else "keeps its answer"
         sys.stdout.write(f"stability of {held.model_id}: {turned}; probability moves by up to {held.spread:.1%}\n")
@@ -140,8 +165,6 @@ def _examine(arguments: argparse.Namespace) -> int:
         sys.stdout.write(_describe_verdict(state.verdict))
     for problem in state.problems:
         sys.stdout.write(f"not done: {problem.subject}: {problem.message}\n")
-    sys.stdout.write(f"bundle: {folder}\n")
-    return 0
 
 
 def _describe_verdict(verdict: Verdict) -> str:

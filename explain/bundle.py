@@ -19,6 +19,7 @@ import numpy as np
 
 from explain import render
 from explain.difference import DifferenceMap
+from explain.faithfulness_sanity import describe_check
 from explain.faithfulness_schema import describe_faithfulness
 from explain.regions import heat_in_detections
 from explain.report import write_report
@@ -158,6 +159,7 @@ def describe(examination: Examination) -> dict[str, Any]:
         "detections": _describe_detections(examination.detections),
         "faithfulness": [describe_faithfulness(found) for found in examination.faithfulness],
         "stability": [describe_stability(found) for found in examination.stability],
+        "randomisation": [describe_check(found) for found in examination.checks],
         "heat_in_detections": _describe_regions(examination),
         "problems": [asdict(problem) for problem in examination.problems],
         "timings_s": examination.timings_s,

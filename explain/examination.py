@@ -16,6 +16,7 @@ from explain.catalog import DEFAULT_METHODS, get_method
 from explain.difference import DifferenceMap
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_probe import fixed_target
+from explain.faithfulness_sanity import RandomisationCheck
 from explain.faithfulness_schema import FaithfulnessSettings, MapFaithfulness
 from explain.maps import explain_picture
 from explain.schema import Heatmap, WordAttribution
@@ -114,6 +115,7 @@ class Examination:
         detections: objects found; ``None`` when not asked for, not done yet, or not possible.
         faithfulness: how far to believe the maps, in the order of ``heatmaps``; empty until ``measure_faithfulness``.
         stability: what small changes of the picture do to each model's answer and maps; empty until measured.
+        checks: maps held against those of random weights; empty until asked for.
         problems: what could not be done.
         timings_s: seconds by step (``load:ID``, ``explain:ID``, ``detect``).
         created_utc: ISO 8601 time of the start.
@@ -133,6 +135,7 @@ class Examination:
     detections: Detections | None = None
     faithfulness: tuple[MapFaithfulness, ...] = ()
     stability: tuple[Stability, ...] = ()
+    checks: tuple[RandomisationCheck, ...] = ()
     problems: tuple[Problem, ...] = ()
     timings_s: dict[str, float] = field(default_factory=dict)
     created_utc: str = ""

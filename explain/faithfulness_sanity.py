@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,14 @@ from explain.targets import ClassLogit, Target
 from models.errors import IncompatibleMethodError
 from models.schema import LiveModel
 
-__all__ = ["ClassCheck", "RandomisationCheck", "check_classes", "check_randomisation", "random_weights"]
+__all__ = [
+    "ClassCheck",
+    "RandomisationCheck",
+    "check_classes",
+    "check_randomisation",
+    "describe_check",
+    "random_weights",
+]
 
 RANK_THRESHOLD = 0.5
 """Mean rank correlation with the original map above which a map has survived random weights."""
@@ -46,12 +54,14 @@ class RandomisationCheck:
         shares: part of the network's layers that was random at each stage, rising to 1.
         rank_correlations: Spearman's, with the original map, mean over the draws; 0 where no map was left.
         ssim: structural similarity to the original map, likewise.
+        model_id: zoo id.
     """
 
     method: str
     shares: tuple[float, ...]
     rank_correlations: tuple[float, ...]
     ssim: tuple[float, ...]
+    model_id: str = ""
 
     @property
     def survived(self) -> bool:
@@ -65,6 +75,11 @@ class RandomisationCheck:
         if self.survived:
             return f"hardly changes when the model's weights are random ({found}): it does not show what was learned"
         return f"changes with the model's weights ({found})"
+
+
+def describe_check(found: RandomisationCheck) -> dict[str, Any]:
+    """The result as JSON."""
+    return asdict(found) | {"survived": found.survived, "text": found.text}
 
 
 @dataclass(frozen=True)

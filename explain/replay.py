@@ -15,6 +15,7 @@ from explain.bundle import SCHEMA_VERSION, read_parts
 from explain.examination import Examination, Settings, examine, measure_faithfulness
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_schema import FaithfulnessSettings, describe_faithfulness
+from explain.sanity_asking import check_maps
 from explain.stability import describe_stability
 from explain.stability_asking import measure_stability
 from explain.versions import versions
@@ -75,6 +76,7 @@ def replay(folder: Path, loader: ModelLoader, image: Path | None = None) -> list
         *_compare_detections(manifest, again, why),
         *_compare_faithfulness(manifest, again, loader, why),
         *_compare_stability(manifest, again, loader, why),
+        *_compare_checks(manifest, again, loader, why),
     ]
 
 
@@ -96,7 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} has schema {version}, this Exhibit reads 1 to {SCHEMA_VERSION}.")
     # The first schema knew no vision-language models, the second no faithfulness and the third no stability; what an
     # earlier one lacks was neither asked for nor made.
-    lists = ("base_predictions", "differences", "words", "asked", "faithfulness", "stability")
+    lists = ("base_predictions", "differences", "words", "asked", "faithfulness", "stability", "randomisation")
     return {**{name: [] for name in lists}, **manifest}
 
 
@@ -225,6 +227,23 @@ def _compare_stability(manifest: dict[str, Any], again: Examination, loader: Mod
             continue
         gaps = (abs(value - sides[1][name]) for name, value in sides[0].items())
         found.append(_judge(item, max(gaps, default=0.0), why))
+    return found
+
+
+def _compare_checks(manifest: dict[str, Any], again: Examination, loader: ModelLoader, why: str) -> list[Comparison]:
+    """What was left of maps under random weights, drawn from the same seed once more."""
+    asked = [(then["model_id"], then["method"]) for then in manifest["randomisation"]]
+    if not asked:
+        return []
+    now = {(one.model_id, one.method): one for one in check_maps(again, loader, asked).checks}
+    found = []
+    for key, then in zip(asked, manifest["randomisation"], strict=True):
+        item, one = f"randomisation {' '.join(key)}", now.get(key)
+        if one is None or len(one.shares) != len(then["shares"]):
+            found.append(Comparison(item, "different", "not checked now" if one is None else "other stages now"))
+            continue
+        gaps = np.abs(np.array([then["rank_correlations"], then["ssim"]]) - [one.rank_correlations, one.ssim])
+        found.append(_judge(item, float(gaps.max()), why))
     return found
 
 

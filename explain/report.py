@@ -58,6 +58,7 @@ def write_report(examination: Examination, manifest: dict[str, Any], folder: Pat
             _words(examination),
             _heatmaps(examination),
             _faithfulness(examination),
+            _checks(examination),
             _stability(examination),
             _differences(examination),
             _detections(manifest),
@@ -187,6 +188,15 @@ def _faithfulness(examination: Examination) -> str:
         f"<h2>How far to believe the heatmaps</h2><p>{escape(note)}</p><table><tr><th>Model</th><th>Method</th>{heads}"
         f"<th>Beside chance</th></tr>{''.join(rows)}</table>"
     )
+
+
+def _checks(examination: Examination) -> str:
+    """Which maps stay when the network knows nothing."""
+    lines = "".join(
+        f"<li>{escape(one.model_id)}, {escape(CATALOG[one.method].title)}: {escape(one.text)}</li>"
+        for one in examination.checks
+    )
+    return f"<h2>With random weights</h2><ul>{lines}</ul>" if lines else ""
 
 
 def _stability(examination: Examination) -> str:

@@ -125,6 +125,7 @@ def _say(
         ModelUnavailableError: no model answered.
     """
     from models.detector import Detector
+    from models.doubt import assess
     from models.ensemble import combine
     from models.vlm import VisionLanguageModel
 
@@ -137,7 +138,7 @@ def _say(
                 continue
             if isinstance(live, VisionLanguageModel):
                 live = live.asking(question=arguments.question, style=arguments.style)
-            predictions += live.predict([source.rgb])
+            predictions += assess(live, [source.rgb], live.predict([source.rgb]))
         except ModelUnavailableError as error:
             problems.append(error)
     if not predictions and not detections:
@@ -161,6 +162,8 @@ def _write_text(result: dict[str, Any]) -> None:
         shares = ", ".join(f"{label} {share:.1%}" for label, share in one["probabilities"].items())
         state, reason = one["status"]["state"], one["status"]["reason"]
         sys.stdout.write(f"  {one['model_id']}: {one['label']} ({shares}; {state}{'; ' + reason if reason else ''})\n")
+        if one["novelty"] and one["novelty"]["unfamiliar"]:
+            sys.stdout.write("    this model has not seen such pictures\n")
         if one["question"]:
             sys.stdout.write(f"    asked ({one['style']}): {one['question']}\n")
     for found in result["detections"]:
@@ -173,7 +176,8 @@ def _write_text(result: dict[str, Any]) -> None:
     if verdict:
         against = f", against {', '.join(verdict['dissenters'])}" if verdict["dissenters"] else ""
         share, agreement = verdict["probabilities"][verdict["label"]], verdict["agreement"]
-        sys.stdout.write(f"  verdict: {verdict['label']} {share:.1%}, agreement {agreement:.0%}{against}\n")
+        doubt = "" if verdict["confident"] else ", not to be relied on: the models have not seen such pictures"
+        sys.stdout.write(f"  verdict: {verdict['label']} {share:.1%}, agreement {agreement:.0%}{against}{doubt}\n")
     for problem in result["problems"]:
         sys.stdout.write(f"  not asked: {problem}\n")
 

@@ -1,12 +1,13 @@
 """How far to doubt a model's answers: what was measured of its weights, in two files beside them.
 
 ``doubt.json`` has the temperature, the threshold and what was found; ``doubt.safetensors`` has the statistics of the
-training pictures and what the model said of held-out ones. Both hold for one set of weights and one question, and are
-ignored for any other.
+training pictures and what the model said of held-out ones. Both hold for one set of weights, one way of preparing
+pictures and one question, and are ignored for any other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ __all__ = [
     "answer",
     "assess",
     "expect_verdict",
+    "hash_processor",
     "read_doubt",
     "write_doubt",
 ]
@@ -44,6 +46,7 @@ class DoubtFacts(BaseModel):
     Attributes:
         schema_version: of this form.
         weights_sha256: the weights it holds for.
+        processor_sha256: how pictures were prepared for them; see ``hash_processor``.
         labels: in the order of the logits.
         question: what a vision-language model was asked; empty for others.
         style: its prompt style; empty for others.
@@ -60,6 +63,7 @@ class DoubtFacts(BaseModel):
 
     schema_version: int = Field(default=1, ge=1, le=1)
     weights_sha256: str
+    processor_sha256: str
     labels: tuple[str, ...]
     question: str = ""
     style: str = ""
@@ -157,12 +161,20 @@ def expect_verdict(verdict: Verdict, doubts: Mapping[str, Doubt | None]) -> Verd
     return replace(verdict, expected=expected)
 
 
-def read_doubt(folder: Path, weights_sha256: str) -> Doubt | None:
-    """What was measured of the weights in a folder; ``None`` where nothing was, or it was measured of other weights.
+def hash_processor(processor: Any) -> str:  # noqa: ANN401 - classes of the transformers library
+    """Hex SHA-256 of how a processor prepares pictures: another size or filter makes other features."""
+    part = getattr(processor, "image_processor", processor)
+    settings = {name: value for name, value in part.to_dict().items() if not name.startswith("_")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_doubt(folder: Path, weights_sha256: str, processor: Any) -> Doubt | None:  # noqa: ANN401 - as above
+    """What was measured of the weights in a folder; ``None`` where nothing was, or it was measured of others.
 
     Args:
         folder: of the model, or of its adapter.
         weights_sha256: of the weights in use.
+        processor: what prepares pictures for them.
 
     Raises:
         ModelUnavailableError: the files are there but cannot be read.
@@ -172,7 +184,7 @@ def read_doubt(folder: Path, weights_sha256: str) -> Doubt | None:
         return None
     try:
         facts = DoubtFacts.model_validate_json(file.read_bytes())
-        if facts.weights_sha256 != weights_sha256:
+        if (facts.weights_sha256, facts.processor_sha256) != (weights_sha256, hash_processor(processor)):
             return None
         return _read_arrays(folder / STATISTICS, facts)
     except (OSError, ValidationError, SafetensorError, KeyError, ValueError) as error:

@@ -260,7 +260,7 @@ class ModelLoader:
             from models.doubt import read_doubt
 
             live = load_classifier(spec, place.folder, status, renames=step.owner.labels, device=self.device)
-            live.doubt = read_doubt(place.folder, status.weights_sha256)
+            live.doubt = read_doubt(place.folder, status.weights_sha256, live.processor)
             return live
 
     def _load_vlm(

@@ -79,18 +79,21 @@ def describe_pictures(live: LiveModel, images: Sequence[Image.Image]) -> Feature
     found = []
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
-        found.append(read_features(live, live.prepare(part), [image.size for image in part]))
+        found.append(read_features(live, live.prepare(part), [image.size for image in part])[0])
     return np.concatenate(found)
 
 
-def read_features(live: LiveModel, inputs: Inputs, sizes_wh: Sequence[tuple[int, int]]) -> Features:
-    """The same of prepared pictures, from one pass; of a vision-language model before it reads the question."""
+def read_features(live: LiveModel, inputs: Inputs, sizes_wh: Sequence[tuple[int, int]]) -> tuple[Features, Any]:
+    """The same of prepared pictures, and the outputs of the one pass that it takes.
+
+    A vision-language model looks at the picture only and does not read the question: its outputs are ``None``.
+    """
     names = _layers(live)
     kept: dict[str, Tensor] = {}
     with _turn(live), torch.no_grad():
         handles = [live.module.get_submodule(name).register_forward_hook(_keep(kept, name)) for name in names]
         try:
-            _run(live, inputs)
+            outputs = _run(live, inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -100,7 +103,7 @@ def read_features(live: LiveModel, inputs: Inputs, sizes_wh: Sequence[tuple[int,
         own = live.split(kept[name], inputs, name)
         cells = [_on_grid(one.float(), layout.grids) for one, layout in zip(own, layouts, strict=True)]
         rows.append(torch.nn.functional.normalize(torch.stack(cells), dim=1))
-    return torch.cat(rows, dim=1).cpu().numpy()
+    return torch.cat(rows, dim=1).cpu().numpy(), outputs
 
 
 def _on_grid(activation: Tensor, grids: Sequence[TokenGrid]) -> Tensor:
@@ -134,9 +137,9 @@ def _turn(live: LiveModel) -> Any:  # noqa: ANN401 - a context manager
     return live.lock if core is None else core.using(getattr(live, "adapter", None))
 
 
-def _run(live: LiveModel, inputs: Inputs) -> None:
+def _run(live: LiveModel, inputs: Inputs) -> Any:  # noqa: ANN401 - each architecture has its own output class
     core = getattr(live, "core", None)
     if core is None:
-        live.forward(inputs)
-    else:
-        core.family.image_features(live.module, inputs)
+        return live.forward(inputs)
+    core.family.image_features(live.module, inputs)
+    return None

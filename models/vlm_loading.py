@@ -90,7 +90,7 @@ class VlmLoader:
         # Of quantised weights nothing was measured.
         exact = fixed in ("fp32", "bf16")
         if base is None:
-            doubt = read_doubt(whole.folder, status.weights_sha256) if exact else None
+            doubt = read_doubt(whole.folder, status.weights_sha256, core.processor) if exact else None
             return VisionLanguageModel(spec, status, core, question=owner.question, answers=owner.answers, doubt=doubt)
         added = adapter_weights(own.folder)
         check_whole(added)
@@ -112,7 +112,7 @@ class VlmLoader:
             base_status=on_base,
             question=owner.question,
             answers=owner.answers,
-            doubt=read_doubt(own.folder, status.weights_sha256) if exact else None,
+            doubt=read_doubt(own.folder, status.weights_sha256, core.processor) if exact else None,
         )
 
     def room(self, owner: ModelSpec, folder: Path | None, precision: Precision | None = None) -> None:

@@ -92,7 +92,12 @@ def test_answers_and_maps_under_changes_are_those_of_the_changed_picture(tiny_lo
 def test_the_command_line_asks_again_when_told(tiny_zoo_file, photo, tmp_path, capsys):
     command = ["examine", str(photo), "--task", "deepfake", "--model", "tiny-resnet", "--method", "gradcam"]
     command += ["--detector", "none", "--zoo", str(tiny_zoo_file), "--out", str(tmp_path / "b"), "--stability"]
-    assert main(command) == 0
+    assert main([*command, "--randomisation"]) == 0
     out = capsys.readouterr().out
     assert "stability of tiny-resnet: " in out
     assert "not calibrated" in out
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    assert f"gradcam of tiny-resnet {manifest['randomisation'][0]['text']}" in out
+    assert "<h2>With random weights</h2>" in (tmp_path / "b" / "report.html").read_text("utf-8")
+    assert main(["replay", str(tmp_path / "b"), "--zoo", str(tiny_zoo_file)]) == 0
+    assert ": randomisation tiny-resnet gradcam" in capsys.readouterr().out

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from models.calibration import HeldOut
-from models.doubt import Doubt, DoubtFacts, assess, expect_verdict, read_doubt, write_doubt
+from models.doubt import Doubt, DoubtFacts, assess, expect_verdict, hash_processor, read_doubt, write_doubt
 from models.ensemble import combine
 from models.errors import ModelUnavailableError
 from models.loading import ModelLoader
 from models.novelty import Familiar, describe_pictures, fit_familiar
-from models.registry import Zoo
+from models.registry import Zoo, load_zoo, weights_folder
 
 RNG = np.random.default_rng(0)
 
@@ -29,6 +29,7 @@ def make_doubt(familiar, sha, threshold=1.0, temperature=2.0, **facts):
     held = HeldOut(np.tile([3.0, 0.0], (40, 1)), np.array([0, 0, 0, 1] * 10, np.intp), ("fake", "real"), "set")
     known = {
         "weights_sha256": sha,
+        "processor_sha256": "p",
         "labels": ("fake", "real"),
         "temperature": temperature,
         "threshold": threshold,
@@ -72,7 +73,8 @@ def measured(tiny_loader, tmp_path):
     live = tiny_loader.load("tiny-resnet")
     familiar = fit_familiar(describe_pictures(live, pictures(40)), directions=8)
     distances = familiar.distances(describe_pictures(live, pictures(20, seed=1)))
-    doubt = make_doubt(familiar, live.status.weights_sha256, threshold=float(distances.max() * 1.2))
+    prepared = {"processor_sha256": hash_processor(live.processor)}
+    doubt = make_doubt(familiar, live.status.weights_sha256, threshold=float(distances.max() * 1.2), **prepared)
     write_doubt(doubt, folder)
     return ModelLoader(Zoo({spec.id: spec.model_copy(update={"source": str(folder)})}), offline=True), folder, doubt
 
@@ -117,18 +119,39 @@ def test_the_verdict_is_expected_to_be_right_as_often_as_it_was(measured):
     assert expect_verdict(sure, {"tiny-resnet": None}).expected is None
 
 
-def test_what_was_written_is_read_for_these_weights_only(measured):
-    _, folder, doubt = measured
-    again = read_doubt(folder, doubt.facts.weights_sha256)
+def test_what_was_written_is_read_for_these_weights_and_this_processor_only(measured):
+    loader, folder, doubt = measured
+    processor = loader.load("tiny-resnet").processor
+    again = read_doubt(folder, doubt.facts.weights_sha256, processor)
     assert again.facts == doubt.facts
     assert again.held.logits == pytest.approx(doubt.held.logits)
     some = doubt.familiar.mean + RNG.normal(size=(3, len(doubt.familiar.mean))).astype(np.float32)
     assert again.familiar.distances(some) == pytest.approx(doubt.familiar.distances(some), rel=1e-3)
-    assert read_doubt(folder, "0" * 64) is None
-    assert read_doubt(folder.parent, "0" * 64) is None
+    assert read_doubt(folder, "0" * 64, processor) is None
+    assert read_doubt(folder.parent, doubt.facts.weights_sha256, processor) is None
+    other = type(processor)(**processor.to_dict() | {"size": {"height": 16, "width": 16}})
+    assert read_doubt(folder, doubt.facts.weights_sha256, other) is None
     (folder / "doubt.safetensors").write_bytes(b"no")
     with pytest.raises(ModelUnavailableError, match="damaged; remove both"):
-        read_doubt(folder, doubt.facts.weights_sha256)
+        read_doubt(folder, doubt.facts.weights_sha256, processor)
+
+
+@pytest.mark.parametrize("model_id", ["bundled-resnet", "bundled-vit", "bundled-paligemma-deepfake"])
+def test_what_lies_beside_bundled_weights_was_measured_of_them(model_id):
+    zoo = load_zoo()
+    folder = weights_folder(zoo.get(model_id).source)
+    if not (folder / "doubt.json").is_file():
+        pytest.skip(f"{model_id} has not been measured: python -m training doubt --model {model_id}")
+    live = ModelLoader(zoo, offline=True).load(model_id)
+    assert live.doubt is not None, f"measured of other weights; run: python -m training doubt --model {model_id}"
+    facts = live.doubt.facts
+    assert facts.figures["outside"]["charts"]["auroc"] > 0.9
+    card = (folder / "README.md").read_text("utf-8")
+    for name, one in facts.figures["outside"].items():
+        assert f"| {name} | {one['pictures']:,} | {one['auroc']:.3f} |" in card
+    # A page of plain colour is nothing like a face.
+    page = [Image.new("RGB", (256, 256), "white")]
+    assert assess(live, page, live.predict(page))[0].novelty.unfamiliar
 
 
 def test_statistics_hold_for_the_labels_and_question_they_were_measured_with():

@@ -60,7 +60,7 @@ def test_one_command_measures_a_model_and_its_answers_are_calibrated_from_then_o
     told = json.loads(capsys.readouterr().out)
     folder = place / "model"
     live = ModelLoader(load_zoo(place / "zoo.yaml"), offline=True).load("tiny")
-    doubt = read_doubt(folder, live.status.weights_sha256)
+    doubt = read_doubt(folder, live.status.weights_sha256, live.processor)
     assert live.doubt.facts == doubt.facts
     assert told == doubt.facts.model_dump(mode="json")
     assert doubt.facts.sets["train"]["taken"] == 280

@@ -133,11 +133,18 @@ def test_a_map_is_checked_against_random_weights_on_request(services, examined):
     before = [part.clone() for part in services.loader.load("tiny-resnet").module.parameters()]
     steps = list(Trusting(services).check("en", results.make_result(examined), VIEW))
     assert "Replacing the weights of Tiny resnet" in steps[1]["checked"]["value"]
-    assert "rank correlation" in steps[-1]["checked"]["value"]
+    said, kept = steps[-1]["checked"]["value"], steps[-1]["result"]["value"]
+    assert "rank correlation" in said
+    assert [(one.model_id, one.method) for one in kept.examination.checks] == [("tiny-resnet", "gradcam")]
+    trusting = Trusting(services)
+    assert trusting.show("en", kept, VIEW)["checked"]["value"] == said
+    assert trusting.show("en", kept, View("tiny-resnet", "integrated_gradients"))["checked"]["value"] == ""
     after = services.loader.load("tiny-resnet").module.parameters()
     assert all((one == other).all() for one, other in zip(before, after, strict=True))
     gone = list(Trusting(services).check("en", None, VIEW))
     assert "There is no map of a model here" in gone[-1]["checked"]["value"]
-    survived = RandomisationCheck("gradcam", (1.0,), (0.9,), (0.8,))
-    assert "✗ This map hardly changes" in render_check("en", survived)
-    assert "as it should" in render_check("en", replace(survived, rank_correlations=(0.1,), ssim=(0.2,)))
+    survived = RandomisationCheck("gradcam", (1.0,), (0.9,), (0.8,), "tiny-resnet")
+    gone = replace(survived, rank_correlations=(0.1,), ssim=(0.2,))
+    key = ("tiny-resnet", "gradcam")
+    assert "✗ This map hardly changes" in render_check("en", replace(examined, checks=(survived,)), *key)
+    assert "as it should" in render_check("en", replace(examined, checks=(gone,)), *key)

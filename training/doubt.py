@@ -19,9 +19,9 @@ from pydantic import Field
 from sklearn.metrics import roc_auc_score
 
 from models.calibration import HeldOut, fit_temperature, miscalibration, soften
-from models.doubt import Doubt, DoubtFacts, write_doubt
+from models.doubt import Doubt, DoubtFacts, hash_processor, write_doubt
 from models.imaging import read_image
-from models.novelty import DIRECTIONS, Familiar, describe_pictures, fit_familiar
+from models.novelty import DIRECTIONS, Familiar, describe_pictures, fit_familiar, read_features
 from models.registry import load_zoo, weights_folder
 from models.schema import LiveModel
 from models.vlm import VisionLanguageModel
@@ -125,10 +125,11 @@ def _measure(
     live: LiveModel, familiar: Familiar, sets: tuple[_Set, _Set, _Set], plan: DoubtRecipe, command: str
 ) -> Doubt:
     _, held, measured = sets
-    temperature = fit_temperature(_logits(live, held), held.truth)
-    near = familiar.distances(_features(live, held))
+    (near, known), (usual, logits) = (
+        (familiar.distances(features), scores) for features, scores in (_look(live, one) for one in (held, measured))
+    )
+    temperature = fit_temperature(known, held.truth)
     threshold = float(np.quantile(near, 1 - plan.false_alarm))
-    logits, usual = _logits(live, measured), familiar.distances(_features(live, measured))
     figures: dict[str, Any] = {
         "ece_raw": miscalibration(soften(logits, 1.0), measured.truth),
         "ece": miscalibration(soften(logits, temperature), measured.truth),
@@ -148,6 +149,7 @@ def _measure(
     asked = live if isinstance(live, VisionLanguageModel) else None
     facts = DoubtFacts(
         weights_sha256=live.status.weights_sha256,
+        processor_sha256=hash_processor(asked.core.processor if asked else getattr(live, "processor", None)),
         labels=live.labels,
         question=asked.question if asked else "",
         style=asked.style if asked else "",
@@ -186,9 +188,17 @@ def _features(live: LiveModel, given: _Set) -> NDArray[np.float32]:
     return np.concatenate([describe_pictures(live, images) for images in given.batches()])
 
 
-def _logits(live: LiveModel, given: _Set) -> NDArray[np.float64]:
-    logger.info("answers for %d pictures (%s)", len(given.pictures), given.name)
-    return np.array([list(one.logits.values()) for images in given.batches() for one in live.predict(images)])
+def _look(live: LiveModel, given: _Set) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Features and raw scores of every picture, from one pass where the model has both from it."""
+    logger.info("features and answers of %d pictures (%s)", len(given.pictures), given.name)
+    rows, scores = [], []
+    for images in given.batches():
+        inputs = live.prepare(images)
+        features, outputs = read_features(live, inputs, [image.size for image in images])
+        said = live.predict(images) if outputs is None else live.read(outputs, 0.0)
+        rows.append(features)
+        scores += [list(one.logits.values()) for one in said]
+    return np.concatenate(rows), np.array(scores)
 
 
 def _write_card(card: Path, facts: DoubtFacts) -> None:

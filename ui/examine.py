@@ -208,7 +208,7 @@ def _wire_trust(
     for begun, small in ((examined, True), (asked, False)):
         ended = begun.then(listener(measure(small)), inputs, measured, **queue)
         ended.then(listener(show), view, shown, **_AT_ONCE)
-    c.check.click(listener(check), view, [c.checked, c.measured, c.cancel], **queue)
+    c.check.click(listener(check), view, [c.result, c.checked, c.measured, c.cancel], **queue)
     c.cancel.click(listener(trusting.cancel), [language, c.measuring], [c.measured, c.cancel], **_AT_ONCE)
     for picker in (c.model_shown, c.method_shown):
         picker.input(listener(show), view, shown, **_AT_ONCE)

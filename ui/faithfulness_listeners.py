@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 
-from explain.examination import load_explainable
-from explain.faithfulness_sanity import check_randomisation
-from explain.targets import default_target
+from explain.sanity_asking import check_maps
 from ui import markup, results
 from ui.faithfulness import find_faithfulness, measure_steps, unmeasured_models
 from ui.faithfulness_markup import render_check, render_mark
@@ -98,11 +96,12 @@ class Trusting:
             return
         line = say(language, "check.running", name=markup.model_name(self.services.zoo.specs, shown.model_id))
         yield {"checked": {"value": markup.render_status(line, 0.0)}}
-        asked = result.examination.settings
-        live = load_explainable(self.services.loader, shown.model_id, asked)
-        target = default_target(live, asked.target)
-        found = check_randomisation(live, result.examination.source.rgb, [shown.method], target)
-        yield {"checked": {"value": render_check(language, found[0]) if found else ""}}
+        key = (shown.model_id, shown.method)
+        examination = check_maps(result.examination, self.services.loader, [key])
+        yield {
+            "result": {"value": results.make_result(examination, result)},
+            "checked": {"value": render_check(language, examination, *key)},
+        }
 
     def show(self, language: str, result: Result | None, view: View) -> Updates:
         """Words and curves of the map shown, its badge, and whether anything is left to measure."""
@@ -120,7 +119,7 @@ class Trusting:
                 "grid": {"shown": markup.grid_key(settled.model_id, settled.method)},
                 "measure": {"visible": bool(left), "interactive": examination.complete},
                 "check": {"interactive": examination.complete},
-                "checked": {"value": ""},
+                "checked": {"value": render_check(language, examination, settled.model_id, settled.method)},
             },
         )
 

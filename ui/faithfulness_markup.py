@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from explain.difference import DifferenceMap
 from explain.examination import Examination
-from explain.faithfulness_sanity import RandomisationCheck
 from explain.faithfulness_schema import MapFaithfulness
 from models.loading import BASE_SUFFIX
 from ui.doubt_markup import read_stability
@@ -84,8 +83,12 @@ def _reading(language: str, examination: Examination, shown: Map | None, small: 
     return f'<p class="reading">{escape(words)}</p><p class="note">{escape(figures)}</p>'
 
 
-def render_check(language: str, found: RandomisationCheck) -> str:
-    """Whether a map changes with the model's weights, in a sentence."""
+def render_check(language: str, examination: Examination, model_id: str, method: str) -> str:
+    """Whether a map changes with the model's weights, in a sentence; empty while it was not checked."""
+    wanted = (model_id, method)
+    found = next((one for one in examination.checks if (one.model_id, one.method) == wanted), None)
+    if found is None:
+        return ""
     figures = {"rank": f"{found.rank_correlations[-1]:.2f}", "ssim": f"{found.ssim[-1]:.2f}"}
     sign, key = (BAD, "check.survived") if found.survived else (GOOD, "check.passed")
     doubt = " doubt" if found.survived else ""
