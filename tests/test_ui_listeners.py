@@ -294,6 +294,9 @@ def test_default_models_are_those_whose_own_weights_are_here(services):
     chosen = services.default_models("deepfake")
     assert set(MODELS) <= set(chosen)
     assert "dima806-deepfake" not in chosen  # not on this machine: a stand-in would answer
+    kinds = {services.zoo.get(model_id).kind for task in services.tasks for model_id in services.default_models(task)}
+    assert "clip" in kinds
+    assert "clip" not in {services.zoo.get(model_id).kind for model_id in chosen}  # knows nothing of forgeries
 
 
 def test_examples_are_found_and_readable(services):

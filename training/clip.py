@@ -1,9 +1,9 @@
-"""The small bundled image-text model: ``python -m training.clip --recipe FILE --out DIR``.
+"""The small bundled image-text model: ``python -m training.clip --recipe FILE --out DIR [--keep FILE]``.
 
 Features of an ImageNet network and vectors of a sentence encoder are brought into one space by regularised canonical
 correlation analysis (Hotelling 1936; directions weighed by their correlations as in Gong et al. 2014,
-arXiv:1212.4522). With a few hundred captioned photographs this closed form measured better than gradient descent on a
-contrastive loss, which learns the photographs by heart.
+arXiv:1212.4522). The network's own classes take part as further pairs of a feature and a text, after the idea of ConSE
+(Norouzi et al. 2014, arXiv:1312.5650). From there ``training.clip_tuning`` may train both sides together.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,20 @@ from models.clip_towers import OpenClipTowers, Towers
 from models.errors import ExhibitError
 from models.intervals import estimate
 from models.weights import OPEN_CLIP_CONFIG
-from training.clip_features import Captioned, find_views, read_captioned, settle_norms, take_over
+from training.clip_features import (
+    Captioned,
+    find_views,
+    read_captioned,
+    read_classes,
+    recall_or_find,
+    settle_norms,
+    take_over,
+)
+from training.clip_tuning import Tuning, tune
 from training.errors import RecipeError, RunError
 from training.recipe import read_yaml
 
-__all__ = ["ClipRecipe", "correlate", "main", "measure_retrieval", "train_clip"]
+__all__ = ["ClipRecipe", "correlate", "main", "measure_retrieval", "place_classes", "train_clip"]
 
 Matrix = NDArray[np.float64]
 _WEIGHTS = "open_clip_model.safetensors"
@@ -58,15 +68,20 @@ class ClipRecipe(BaseModel):
     image_ridge: float = Field(gt=0)
     text_ridge: float = Field(gt=0)
     power: float = Field(ge=0)
+    class_weight: float = Field(default=0, ge=0)
     logit_scale: float = Field(gt=0)
+    tuning: Tuning | None = None
+    chosen: str
+    """How these settings were chosen, for the card."""
 
 
-def train_clip(recipe: ClipRecipe, out: Path) -> dict[str, Any]:
+def train_clip(recipe: ClipRecipe, out: Path, keep: Path | None = None) -> dict[str, Any]:
     """Make the model, measure it and write it with its card.
 
     Args:
         recipe: what it is made from.
         out: folder to write; an older bundle there is replaced.
+        keep: file for the features and sentence vectors, which take longest, so that another run need not find them.
 
     Returns:
         The content of ``metrics.json``.
@@ -85,12 +100,7 @@ def train_clip(recipe: ClipRecipe, out: Path) -> dict[str, Any]:
     trunk = network.visual.trunk
     take_over(trunk, recipe.start)
     settle_norms(trunk, towers.prepare([photos.open(place) for place in range(min(_CALIBRATING, len(photos)))]))
-    random = np.random.default_rng(recipe.seed)
-    features = find_views(photos, trunk, towers.prepare, recipe.views, random)
-    sentences = _encode_captions(towers, photos)
-    settings = (recipe.image_ridge, recipe.text_ridge, recipe.power)
-    image, text = correlate(features.astype(np.float64), sentences.astype(np.float64), *settings, width=_WIDTH)
-    _set_heads(network, image, text, features, sentences, recipe.logit_scale)
+    losses = _fit(recipe, towers, photos, keep)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -105,6 +115,7 @@ def train_clip(recipe: ClipRecipe, out: Path) -> dict[str, Any]:
         "schema_version": 1,
         "recipe": json.loads(recipe.model_dump_json()),
         "photographs": len(photos),
+        "losses": losses,
         "validation": measure_retrieval(load_towers(partial), held_out),
     }
     (partial / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -114,8 +125,64 @@ def train_clip(recipe: ClipRecipe, out: Path) -> dict[str, Any]:
     return figures
 
 
+def _fit(recipe: ClipRecipe, towers: OpenClipTowers, photos: Captioned, keep: Path | None) -> list[float]:
+    """Set the projections in closed form, then train both sides if the recipe says so; the mean loss of each epoch."""
+    network: Any = towers.network
+    random = np.random.default_rng(recipe.seed)
+    classes, names = read_classes(recipe.start)
+
+    def find() -> dict[str, NDArray[np.float32]]:
+        return {
+            "features": find_views(photos, network.visual.trunk, towers.prepare, recipe.views, random),
+            "sentences": _encode_captions(towers, photos.captions),
+            "names": _encode_captions(towers, [(f"a photo of a {name}",) for name in names])[:, 0],
+        }
+
+    sources = [(str(file), file.stat().st_size) for file in (*recipe.data, recipe.start / "model.safetensors")]
+    found = recall_or_find(keep, [sources, recipe.seed, recipe.image_size, recipe.views], find)
+    features, sentences = found["features"].astype(np.float64), found["sentences"].astype(np.float64)
+    anchors = place_classes(features, classes.astype(np.float64), found["names"].astype(np.float64))
+    settings = (recipe.image_ridge, recipe.text_ridge, recipe.power)
+    image, text = correlate(features, sentences, *settings, width=_WIDTH, anchors=anchors, weight=recipe.class_weight)
+    _set_heads(network, image, text, found["features"], found["sentences"], recipe.logit_scale)
+    if recipe.tuning is None:
+        return []
+    bank = network.visual.head(torch.from_numpy(found["features"][:, 0]))
+    centred = found["sentences"] - found["sentences"].mean((0, 1))
+    return tune(network, photos, centred, bank, recipe.tuning, random)
+
+
+def place_classes(features: Matrix, classes: Matrix, names: Matrix) -> tuple[Matrix, Matrix]:
+    """Where a linear classifier's classes lie among the features, and their names among the sentences.
+
+    Weights of such a classifier are the means of its classes divided by the spread within them (linear discriminant
+    analysis), so multiplying by the spread leads back to the means; their size is set to that of the features.
+
+    Args:
+        features: (n, views, p) of n pictures.
+        classes: (m, p), the classifier's weights.
+        names: (m, q), vectors of the classes' names.
+
+    Returns:
+        (m, p) and (m, q), both centred.
+    """
+    flat = (features - features.mean((0, 1))).reshape(-1, features.shape[-1])
+    spread = flat.T @ flat / len(flat)
+    means = (classes - classes.mean(0)) @ spread
+    means *= np.sqrt(np.trace(spread) / np.square(means).sum(1).mean())
+    return means, names - names.mean(0)
+
+
 def correlate(
-    features: Matrix, sentences: Matrix, image_ridge: float, text_ridge: float, power: float, *, width: int
+    features: Matrix,
+    sentences: Matrix,
+    image_ridge: float,
+    text_ridge: float,
+    power: float,
+    *,
+    width: int,
+    anchors: tuple[Matrix, Matrix] | None = None,
+    weight: float = 0,
 ) -> tuple[Matrix, Matrix]:
     """Directions in which pictures and their captions go together, weighed by how closely they do.
 
@@ -126,19 +193,24 @@ def correlate(
         text_ridge: likewise for the sentences.
         power: of the correlation by which a direction is weighed on both sides.
         width: number of directions.
+        anchors: (m, p) and (m, q), centred: further pairs of a feature and a text.
+        weight: of all anchors together, where all pictures together have 1.
 
     Returns:
         (p, width) and (q, width); both sides are to be centred before they are multiplied.
     """
     pictures = features - features.mean((0, 1))
     texts = sentences - sentences.mean((0, 1))
+    shared = pictures.mean(1).T @ texts.mean(1) / len(pictures)
+    further = anchors if anchors is not None and weight > 0 else (features[:0, 0], sentences[:0, 0])
+    each = weight / max(len(further[0]), 1)
+    shared += each * further[0].T @ further[1]
     roots = []
-    for side, ridge in ((pictures, image_ridge), (texts, text_ridge)):
+    for side, more, ridge in ((pictures, further[0], image_ridge), (texts, further[1], text_ridge)):
         flat = side.reshape(-1, side.shape[-1])
-        spread = flat.T @ flat / len(flat)
+        spread = flat.T @ flat / len(flat) + each * more.T @ more
         spread += ridge * np.trace(spread) / len(spread) * np.eye(len(spread))
         roots.append(scipy.linalg.cholesky(spread, lower=True))
-    shared = pictures.mean(1).T @ texts.mean(1) / len(pictures)
     whitened = scipy.linalg.solve_triangular(roots[0], shared, lower=True)
     whitened = scipy.linalg.solve_triangular(roots[1], whitened.T, lower=True).T
     left, correlation, right = scipy.linalg.svd(whitened, full_matrices=False)
@@ -217,13 +289,13 @@ def _configuration(recipe: ClipRecipe) -> dict[str, Any]:
     }
 
 
-def _encode_captions(towers: OpenClipTowers, photos: Captioned) -> NDArray[np.float32]:
+def _encode_captions(towers: OpenClipTowers, captions: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
     """The encoder's own vectors (n, captions, 384), before any projection and not normalised."""
     network: Any = towers.network
     projection, network.text.proj = network.text.proj, torch.nn.Identity()
     try:
         with torch.no_grad():
-            return np.stack([towers.encode_texts(own).numpy() for own in photos.captions])
+            return np.stack([towers.encode_texts(own).numpy() for own in captions])
     finally:
         network.text.proj = projection
 
@@ -268,7 +340,10 @@ texts, lies here), 384 dimensions, half precision.
 
 Image tower: ImageNet weights (Google Coral test data, Apache-2.0), batch-norm statistics set from real activations.
 Both projections: regularised canonical correlation analysis of {figures["photographs"]} photographs (Flickr8k,
-COCO 2017), {recipe.views} views of each, with their five captions. Neither tower was trained end to end.
+COCO 2017), {recipe.views} views of each, with their five captions, and of the ImageNet classes with their names.
+{_tell_tuning(recipe.tuning)}
+
+{recipe.chosen.strip()}
 
 ## Figures
 
@@ -290,14 +365,25 @@ bootstrapped over photographs. The AUROC over all foreign pairs is {measured["au
 """
 
 
+def _tell_tuning(tuning: Tuning | None) -> str:
+    if tuning is None:
+        return "Neither tower was trained end to end."
+    return (
+        f"Then the whole image tower and both projections were trained together on a contrastive loss for "
+        f"{tuning.epochs} epoch{'s' * (tuning.epochs > 1)} at {tuning.image_size} px; of the change that this made to "
+        f"the weights {tuning.share:.0%} was kept."
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Make the model that a recipe describes; exit 2 with one line where it cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m training.clip", description=main.__doc__)
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", type=Path, metavar="FILE.npz", help="keep features there for another run")
     chosen = parser.parse_args(arguments)
     try:
-        figures = train_clip(_read_recipe(chosen.recipe), chosen.out)
+        figures = train_clip(_read_recipe(chosen.recipe), chosen.out, chosen.keep)
     except ExhibitError as error:
         sys.stderr.write(f"{error}\n")
         return 2

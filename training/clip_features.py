@@ -1,24 +1,37 @@
-"""What the small image-text model is made from: an ImageNet network, captioned photographs, and their features."""
+"""What the small image-text model is made from: an ImageNet network and its classes, photographs, their features."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import MobileNetV2ForImageClassification
 
 from training.errors import DataError
 
-__all__ = ["Captioned", "find_views", "read_captioned", "settle_norms", "take_over"]
+__all__ = [
+    "Captioned",
+    "crop_view",
+    "find_views",
+    "read_captioned",
+    "read_classes",
+    "recall_or_find",
+    "settle_norms",
+    "take_over",
+]
 
 _CAPTIONS = 5
 _SMALLEST_SHARE = 0.4
@@ -91,6 +104,18 @@ def take_over(trunk: nn.Module, start: Path) -> None:
                 own.eps = other.eps
 
 
+def read_classes(start: Path) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """The classes of the ImageNet network: weights (n, channels) of its last layer, and the first name of each.
+
+    Args:
+        start: as for ``take_over``, which checks it.
+    """
+    names = json.loads((start / "config.json").read_text(encoding="utf-8"))["id2label"]
+    weights = load_file(start / "model.safetensors")["classifier.weight"].float().numpy()
+    kept = [place for place in range(len(weights)) if names[str(place)] != "background"]
+    return weights[kept], tuple(names[str(place)].split(",")[0] for place in kept)
+
+
 def settle_norms(trunk: nn.Module, pixels: Tensor, eps: float = 1e-5) -> None:
     """Set every batch norm's statistics from real activations, and its weights so that it computes what it did.
 
@@ -131,25 +156,49 @@ def find_views(
     views: int,
     random: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Pooled features (n, views, channels) of every photograph: of itself, then of random crops, half of them mirrored.
+    """Pooled features (n, views, channels) of every photograph: of itself, mirrored, then of random crops.
 
     Args:
         photos: n photographs.
         trunk: pictures (n, 3, height, width) to (n, channels).
         prepare: a list of RGB pictures to such pictures.
-        views: how many of each, 1 for the photograph alone.
+        views: how many of each, 1 for the photograph alone; half of the crops are mirrored too.
         random: chooses the crops.
     """
     rows = []
     for place in tqdm(range(len(photos)), desc="features", unit="photo"):
         photo = photos.open(place)
-        seen = [photo, *(_crop(photo, random) for _ in range(views - 1))]
+        seen = [photo, ImageOps.mirror(photo), *(crop_view(photo, random) for _ in range(views - 2))][:views]
         with torch.no_grad():
             rows.append(trunk(prepare(seen)).numpy())
     return np.stack(rows)
 
 
-def _crop(photo: Image.Image, random: np.random.Generator) -> Image.Image:
+def recall_or_find(
+    file: Path | None, key: object, find: Callable[[], dict[str, NDArray[np.float32]]]
+) -> dict[str, NDArray[np.float32]]:
+    """Arrays that take minutes to find, read from a file if they were found there before from the same.
+
+    Args:
+        file: where they are kept (``.npz``); ``None`` keeps nothing.
+        key: what they depend on, as JSON can say it; other contents of the file are replaced.
+        find: finds them.
+    """
+    told = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    if file is not None and file.is_file():
+        with np.load(file, allow_pickle=False) as kept:
+            if str(kept["key"]) == told:
+                return {name: kept[name] for name in kept.files if name != "key"}
+    found = find()
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept_now: dict[str, Any] = {"key": np.array(told), **found}
+        np.savez(file, **kept_now)
+    return found
+
+
+def crop_view(photo: Image.Image, random: np.random.Generator) -> Image.Image:
+    """A random part of a photograph, 40 to 100 % of it, mirrored half of the time."""
     share, stretch = np.sqrt(random.uniform(_SMALLEST_SHARE, 1)), np.exp(random.uniform(-_MOST_STRETCH, _MOST_STRETCH))
     width, height = (
         min(photo.width, int(photo.width * share * stretch)),
