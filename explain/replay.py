@@ -22,7 +22,7 @@ from explain.versions import versions
 from models.errors import BundleError
 from models.imaging import read_image
 from models.loading import ModelLoader
-from models.schema import Prediction
+from models.schema import Detections, Prediction
 
 # Probabilities and scaled maps may differ by this much between machines, through the order of floating-point sums.
 TOLERANCE = 1e-3
@@ -140,7 +140,8 @@ def _weights_then(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def _weights_now(again: Examination) -> dict[str, str]:
-    said = [*again.predictions, *again.base_predictions, *([again.detections] if again.detections else [])]
+    said: list[Prediction | Detections] = [*again.predictions, *again.base_predictions]
+    said += [again.detections] if again.detections else []
     return {f"weights of {p.model_id}": p.status.weights_sha256[:12] for p in said}
 
 

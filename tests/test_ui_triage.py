@@ -48,7 +48,7 @@ def listeners(root, tiny_zoo_file, monkeypatch):
 
 
 def _score(listeners, **given):
-    wanted = {"files": None, "folder": "opened/case", "task": "deepfake", "stopping": Event()} | given
+    wanted = {"files": None, "folder": "opened/case", "task": "deepfake", "models": (), "stopping": Event()} | given
     return list(listeners.start("en", *wanted.values()))
 
 
@@ -147,6 +147,16 @@ def test_run_that_points_elsewhere_shows_no_foreign_picture(listeners, root, tmp
     seen = listeners.look("en", opened["seen"]["value"], "fake", 0.0, ALL, "")["seen"]["value"]
     with pytest.raises(ExhibitError, match="outside the folders"):
         listeners.open("en", seen, "open|0")
+
+
+def test_models_are_those_of_the_question(listeners):
+    models = listeners.choose_task("en", "deepfake")["models"]
+    assert models["value"] == ["tiny-resnet"]
+    assert ("Tiny vit", "tiny-vit") in models["choices"]
+    last = _score(listeners, models=["tiny-vit"])[-1]
+    assert last["seen"]["value"].models == ("tiny-vit",)
+    with pytest.raises(ExhibitError, match="does not answer"):
+        _score(listeners, models=["bundled-yolov8n"])
 
 
 def test_too_many_pictures_are_for_the_command(listeners, monkeypatch):

@@ -21,7 +21,7 @@ from ui.triage_api import TRIAGE_QUEUE
 from ui.triage_listeners import Seen, TriageListeners, is_opening
 from ui.triage_markup import TABLE_SCRIPT
 from ui.triage_runs import ABOVE
-from ui.updates import Updates
+from ui.updates import Updates, merge
 
 _PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 _SCORING: Final[dict[str, Any]] = {"concurrency_id": TRIAGE_QUEUE, "concurrency_limit": 1, **_PRIVATE}
@@ -44,7 +44,7 @@ def create_triage_tab(
         examine: where a picture is opened.
     """
     listeners = TriageListeners(services)
-    first = listeners.word(first_language)
+    first = merge(listeners.word(first_language), listeners.choose_task(first_language, services.tasks[0]))
     with gr.Tab(first["tab"]["label"], elem_id="triage-tab") as tab:
         parts: dict[str, Any] = {"tab": tab} | _create_parts(first, services)
 
@@ -74,14 +74,22 @@ def _wire_scoring(
     def prepare() -> Event:
         return Event()
 
-    def start(spoken: str, files: Any, folder: str, task: str, stopping: Event | None) -> Iterator[Updates]:  # noqa: ANN401
-        yield from listeners.start(spoken, files, folder, task, stopping or Event())
+    def start(
+        spoken: str,
+        files: Any,  # noqa: ANN401 - Gradio's payload
+        folder: str,
+        task: str,
+        models: list[str],
+        stopping: Event | None,
+    ) -> Iterator[Updates]:
+        yield from listeners.start(spoken, files, folder, task, models or (), stopping or Event())
 
     def stop(stopping: Event | None) -> None:
         if stopping is not None:
             stopping.set()
 
-    wanted = [language, parts["files"], parts["folder"], parts["task"], parts["stopping"]]
+    parts["task"].input(answer(listeners.choose_task), [language, parts["task"]], [parts["models"]], **_LOOKING)
+    wanted = [language, *(parts[name] for name in ("files", "folder", "task", "models", "stopping"))]
     begun = parts["start"].click(prepare, None, [parts["stopping"]], queue=False, **_PRIVATE)
     begun.then(answer(start), wanted, everything, **_SCORING)
     parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **_PRIVATE)
@@ -143,6 +151,7 @@ def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
             parts["task"] = gr.Dropdown(
                 value=services.tasks[0], filterable=False, elem_id="triage-task", **first["task"]
             )
+    parts["models"] = gr.CheckboxGroup(elem_id="triage-models", **first["models"])
     with gr.Row(elem_id="triage-actions"):
         parts["start"] = gr.Button(variant="primary", elem_id="triage-start", scale=0, min_width=220, **first["start"])
         parts["stop"] = gr.Button(interactive=False, elem_id="triage-stop", scale=0, min_width=160, **first["stop"])

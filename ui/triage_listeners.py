@@ -74,6 +74,7 @@ class TriageListeners:
             "files": {"label": say(language, "triage.files")},
             "folder": {"label": say(language, "triage.folder"), "choices": folders, "visible": len(folders) > 1},
             "task": {"label": say(language, "task"), "choices": tasks},
+            "models": {"label": say(language, "models")},
             "start": {"value": say(language, "triage.start")},
             "stop": {"value": say(language, "triage.stop")},
             "label": {"label": say(language, "triage.label")},
@@ -86,13 +87,29 @@ class TriageListeners:
             "download": {"label": say(language, "triage.download")},
         }
 
+    def choose_task(self, language: str, task: str) -> Updates:
+        """The models of a question; those whose weights are here are ticked."""
+        choices = [
+            (markup.model_name(self.services.zoo.specs, choice.spec.id), choice.spec.id)
+            for choice in self.services.choices(task)
+            if choice.available
+        ]
+        ticked = list(self.services.default_models(task))
+        return {"models": {"label": say(language, "models"), "choices": choices, "value": ticked}}
+
     def translate(self, language: str, seen: Seen | None) -> Updates:
         """The tab in a language."""
         words = self.word(language)
         return merge(words, self._show(language, seen)) if seen else words
 
     def start(
-        self, language: str, files: Sequence[Any] | None, folder: str | None, task: str, stopping: Event
+        self,
+        language: str,
+        files: Sequence[Any] | None,
+        folder: str | None,
+        task: str,
+        models: Sequence[str],
+        stopping: Event,
     ) -> Iterator[Updates]:
         """Score what was brought or chosen, or open a finished run.
 
@@ -106,18 +123,18 @@ class TriageListeners:
         inputs = check_uploads(language, [Path(one["path"]) for one in files or ()]) if chosen is None else [chosen]
         if not inputs:
             raise ExhibitError(say(language, "triage.choose"))
-        models = self.services.default_models(task)
+        asked = self._models(task, models)
         yield {"stop": {"interactive": True}, "start": {"interactive": False}} | _tell(say(language, "triage.listing"))
         shown = time.monotonic()
         latest: tuple[Path, Progress] | None = None
-        for latest in score(self.services, language, inputs, task, models, stopping):
+        for latest in score(self.services, language, inputs, task, asked, stopping):
             at = latest[1]
             if time.monotonic() - shown > SHOW_EVERY_S:
                 shown = time.monotonic()
                 yield _tell(_how_far(language, at), at.done / at.count)
         if latest is not None:
             run, at = latest
-            yield self._finish(language, Seen(run, task, models, Sight(self.runs.labels(run)[0])), at)
+            yield self._finish(language, Seen(run, task, asked, Sight(self.runs.labels(run)[0])), at)
 
     def _finish(self, language: str, seen: Seen, at: Progress) -> Updates:
         table = self.runs.table(seen.folder)
@@ -199,6 +216,14 @@ class TriageListeners:
         """One line says what went wrong; everything else stays."""
         news = {"news": {"value": markup.render_status(line, error=True)}}
         return {"start": {"interactive": True}, "stop": {"interactive": False}} | news
+
+    def _models(self, task: str, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The ticked models, or the default ones; ids that answer another question are refused."""
+        known = {spec.id for spec in self.services.zoo.for_task(task)}
+        for model_id in wanted:
+            if model_id not in known:
+                raise ExhibitError(f"{model_id} does not answer the task {task}; choose another model.")
+        return tuple(wanted) or self.services.default_models(task)
 
     def _folder(self, language: str, name: str | None) -> Path | None:
         if not name:
