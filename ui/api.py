@@ -18,6 +18,7 @@ from explain import render
 from explain.catalog import CATALOG
 from explain.difference import DifferenceMap
 from explain.examination import Examination
+from explain.faithfulness_sanity import describe_check
 from explain.faithfulness_schema import describe_faithfulness
 from explain.schema import Heatmap, WordAttribution
 from explain.stability import describe_stability
@@ -35,6 +36,8 @@ from ui.inventory import Holding, take_inventory
 from ui.services import BOTH, DETECTION, MODELS_AT_ONCE, MODELS_QUEUE, TUNED, Asking, Services, pack_bundle
 from ui.text import DEFAULT_LANGUAGE
 from ui.triage_api import TRIAGE_QUEUE, TriageEndpoint, create_triage_parts
+from ui.verify_api import VerifyEndpoints
+from ui.verify_desk import DOMAINS, EXTRACTIVE, VerifyDesk
 from ui.whatif_api import WhatIfEndpoint
 
 HEATMAP_SIDE_PX = 2048
@@ -45,7 +48,7 @@ BUNDLED, ALL, NONE = MEASURED = ("bundled", "all", "none")
 Json = dict[str, Any]
 
 
-def add_endpoints(services: Services) -> None:
+def add_endpoints(services: Services, desk: VerifyDesk) -> None:
     """The public endpoints, inside the Blocks: each is named as its function below."""
     with gr.Column(visible=False):
         _add_examine(services)
@@ -54,6 +57,7 @@ def add_endpoints(services: Services) -> None:
         _add_compare(services)
         _add_whatif(services)
         _add_triage(services)
+        _add_verify(desk)
 
 
 def _add_examine(services: Services) -> None:
@@ -259,6 +263,27 @@ def _add_triage(services: Services) -> None:
     gr.Button().click(answer, inputs, outputs, api_name="triage", concurrency_id=TRIAGE_QUEUE, concurrency_limit=1)
 
 
+def _add_verify(desk: VerifyDesk) -> None:
+    endpoints = VerifyEndpoints(desk)
+    running: dict[str, Any] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE}
+    asked = [
+        gr.Textbox(label="question"),
+        gr.File(None, label="image", type="filepath"),
+        _names("index", ("", *desk.indexes()), ""),
+        _names("answerer", desk.answerers(), EXTRACTIVE),
+        _names("domain", DOMAINS, DOMAINS[0]),
+    ]
+    gr.Button().click(_speak_plainly(endpoints.ask), asked, [gr.JSON(label="answer")], api_name="ask", **running)
+    claimed = [
+        gr.File(label="image", type="filepath"),
+        gr.Textbox(label="answer"),
+        _names("domain", DOMAINS, DOMAINS[0]),
+        gr.Checkbox(value=False, label="heatmaps"),
+    ]
+    outputs = [gr.JSON(label="claims"), gr.File(label="pictures", file_count="multiple")]
+    gr.Button().click(_speak_plainly(endpoints.verify), claimed, outputs, api_name="verify", **running)
+
+
 def _names(label: str, known: Iterable[str], value: str | list[str] | None = None) -> gr.Dropdown:
     """A parameter whose description lists the names it takes; others come through to be refused in our words."""
     several = isinstance(value, list)
@@ -293,6 +318,7 @@ def describe(examination: Examination) -> Json:
         ],
         "faithfulness": [describe_faithfulness(found) for found in examination.faithfulness],
         "stability": [describe_stability(found) for found in examination.stability],
+        "randomisation": [describe_check(found) for found in examination.checks],
         "problems": [asdict(problem) for problem in examination.problems],
         "timings_s": examination.timings_s,
         "stage": examination.stage,

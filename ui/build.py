@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
+from rag.endpoint import read_endpoint
 from ui import markup
 from ui.api import add_endpoints
 from ui.compare import create_compare_tab
@@ -16,6 +18,8 @@ from ui.services import Services
 from ui.text import DEFAULT_LANGUAGE, LANGUAGES, choose_language, say
 from ui.theme import HEAD, STYLE_FILES, build_theme
 from ui.triage import create_triage_tab
+from ui.verify import create_verify_tab
+from ui.verify_desk import VerifyDesk
 
 TITLE = "Exhibit"
 MAX_UPLOAD = "256mb"
@@ -27,8 +31,13 @@ _LANGUAGE_SCRIPT = "(...inputs) => { document.documentElement.lang = inputs[0]; 
 
 
 def build_app(services: Services) -> gr.Blocks:
-    """The page over its services; nothing is loaded and nothing served yet."""
+    """The page over its services; nothing is loaded and nothing served yet.
+
+    Raises:
+        EndpointError: the environment names a server for answers, and not wholly.
+    """
     lifetime = (FILE_LIFETIME_S, FILE_LIFETIME_S)
+    desk = VerifyDesk(services, read_endpoint(os.environ))
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False, delete_cache=lifetime) as app:
         with gr.Row(elem_id="masthead"):
             masthead = gr.HTML(_masthead(DEFAULT_LANGUAGE), elem_id="title", apply_default_css=False)
@@ -43,8 +52,9 @@ def build_app(services: Services) -> gr.Blocks:
             models = create_models_tab(services, language, DEFAULT_LANGUAGE)
             create_compare_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
             create_triage_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
+            create_verify_tab(desk, language, DEFAULT_LANGUAGE)
         _wire_language(app, language, masthead, examine, models)
-        add_endpoints(services)
+        add_endpoints(services, desk)
     app.queue(default_concurrency_limit=4, max_size=64)
     return app
 

@@ -10,7 +10,7 @@ from gradio.themes.utils import colors, sizes
 
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 STYLE_FILES: Final = tuple(
-    _ASSETS / f"{name}.css" for name in ("style", "models", "language", "compare", "faithfulness", "triage")
+    _ASSETS / f"{name}.css" for name in ("style", "models", "language", "compare", "faithfulness", "triage", "verify")
 )
 
 # Blue stays apart from grey under every common colour-vision deficiency. 6.5:1 on white, 7.6:1 on the dark panel.

@@ -1,0 +1,77 @@
+"""The Verify tab in a real browser, on the same served page as the other browser tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.browsing import NEEDS_BROWSER, ROOT, overflow
+from tests.tiny_rag import striped, write_corpus
+
+pytestmark = [
+    *NEEDS_BROWSER,
+    pytest.mark.skipif(
+        not list((ROOT / "assets" / "bundled" / "openclip-small").glob("*.safetensors")),
+        reason="the bundled image-text model is not in assets/bundled",
+    ),
+]
+NEWS = "text => document.querySelector('#verify-news').innerText.includes(text)"
+
+
+def open_verify(page) -> None:
+    tab = page.get_by_role("tab", name="Verify")
+    if not tab.is_visible():  # on a telephone the last tabs are in a menu
+        page.click(".overflow-menu > button")
+        tab = page.locator(".overflow-dropdown button", has_text="Verify")
+    tab.click()
+    page.wait_for_selector("#verify-ask")
+
+
+def keep(page, name: str) -> None:
+    """A picture of the page for whoever asks for one."""
+    folder = os.environ.get("EXHIBIT_VERIFY_PICTURES")
+    if folder:
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+
+
+def test_files_are_indexed_asked_and_each_claim_shows_why(visit, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    page = visit()
+    open_verify(page)
+    page.click("#verify-building button")
+    files = [path for path in sorted(corpus.rglob("*")) if path.is_file()]
+    page.set_input_files("#verify-files input[type=file]", files)
+    page.click("#verify-build")
+    page.wait_for_function(NEWS, arg="Index ready: 6 chunks of 5 files")
+    page.set_input_files("#verify-picture input[type=file]", corpus / "photos" / "car.png")
+    page.fill("#verify-question textarea", "What stands on the street?")
+    page.click("#verify-ask")
+    page.wait_for_selector("#verify-claims button.claim")
+    assert "A red car stands on a street." in page.input_value("#verify-text textarea")
+    assert page.locator("#verify-evidence li").count() >= 3
+    page.click("#verify-claims button.claim >> nth=0")
+    page.wait_for_selector("#verify-claim .signals")
+    assert page.get_attribute("#verify-claims button.claim >> nth=0", "aria-pressed") == "true"
+    assert page.is_visible("#verify-claim figure img")
+    keep(page, "wide")
+    assert overflow(page) <= 0
+
+
+def test_a_pasted_answer_is_checked_on_a_telephone_and_is_no_markup(visit, tmp_path):
+    page = visit(width=390, height=844, scheme="dark")
+    open_verify(page)
+    page.click("#verify-check")
+    page.wait_for_selector("#verify-news [role=alert]")
+    striped("red", "white").save(tmp_path / "a.png")
+    page.set_input_files("#verify-picture input[type=file]", tmp_path / "a.png")
+    page.fill("#verify-text textarea", "A man rides a <img src=x onerror='document.title=1'> horse. Two dogs run.")
+    page.wait_for_selector("#verify-picture img")
+    page.click("#verify-check")
+    page.wait_for_function(NEWS, arg="Claims checked: 2")
+    assert page.locator("#verify-claims img").count() == 0
+    page.focus("#verify-claims button.claim >> nth=1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#verify-claim figure img")
+    keep(page, "narrow")
+    assert overflow(page) <= 0

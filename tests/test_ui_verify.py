@@ -1,0 +1,202 @@
+"""The Verify tab without a browser: what is escaped, who may read what, and what each press answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+
+import pytest
+from PIL import Image
+
+from models.errors import ExhibitError
+from rag.embedding import Embedder
+from rag.schema import Chunk, Claim, ClaimVerdict, Evidence, Foil, Source, measure_reliability
+from rag.verifier import Verifier
+from tests.tiny_rag import make_embedder, striped
+from ui import verify_markup
+from ui.services import build_services
+from ui.verify_api import VerifyEndpoints
+from ui.verify_desk import EXTRACTIVE, Checked, VerifyDesk
+from ui.verify_listeners import OWN_INDEX, Verifying, Wish
+
+EVIL = "<img src=x onerror=alert(1)>${evil}"
+
+
+@pytest.fixture(autouse=True)
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    return make_embedder(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def verifying(embedder: Embedder, tiny_zoo_file: Path) -> Verifying:
+    desk = VerifyDesk(build_services(tiny_zoo_file))
+    desk._embedder = embedder
+    desk._verifiers["photographs"] = Verifier(embedder.pictures, note="no calibration")
+    return Verifying(desk)
+
+
+def uploaded(folder: Path, name: str, data: bytes | Image.Image) -> dict[str, str]:
+    path = folder / "abc" / name
+    path.parent.mkdir(exist_ok=True)
+    data.save(path) if isinstance(data, Image.Image) else path.write_bytes(data)
+    return {"path": str(path), "orig_name": name}
+
+
+def wish(**given) -> Wish:
+    usual = {"picture": None, "question": "", "index": "", "answerer": EXTRACTIVE, "text": "", "domain": "photographs"}
+    return Wish(**usual | given)
+
+
+def test_files_become_an_index_that_answers_and_the_answer_is_checked(verifying: Verifying, uploads: Path) -> None:
+    files = [
+        uploaded(uploads, "note.txt", f"The red car belongs to Kowalski. {EVIL}".encode()),
+        uploaded(uploads, "car.png", striped("red", "white")),
+        uploaded(uploads, "car.txt", b"A red car stands on a street."),
+        uploaded(uploads, "bad.jpg", b"<b>no picture"),
+    ]
+    built = list(verifying.build("en", files, Event()))
+    own = built[-1]["own"]["value"]
+    assert "2 files; 1 could not be read" in built[-1]["news"]["value"]
+    assert "bad.jpg" in built[-1]["unread"]["value"]
+    assert any("progress" in one["news"]["value"] for one in built[:-1])
+    assert built[-1]["index"]["value"] == OWN_INDEX
+
+    picture = uploaded(uploads, "asked.png", striped("red", "white"))
+    asked = wish(picture=picture, question="Whose is the red car?", index=OWN_INDEX)
+    steps = list(verifying.ask("en", asked, own, Event()))
+    gallery = next(one["evidence"]["value"] for one in steps if "evidence" in one)
+    assert "note.txt" in gallery
+    assert "<img src=x" not in gallery
+    assert "data:image/jpeg;base64," in gallery
+    texts = [one["text"]["value"] for one in steps if "text" in one]
+    assert "The red car belongs to Kowalski." in texts[-1]
+    checked = steps[-1]["checked"]["value"]
+    assert 'data-pick="0"' in steps[-1]["claims"]["value"]
+    assert "not settled" in steps[-1]["claims"]["value"]
+
+    chosen = verifying.choose("en", checked, "0")
+    assert chosen["claims"]["shown"] == "0"
+    assert "data:image/jpeg;base64," in chosen["claim"]["value"]
+    assert "whole claim" in chosen["claim"]["value"]
+    for language in ("ko", "pl"):
+        shown = verifying.translate(language, own, checked)
+        assert shown["claims"]["value"] != steps[-1]["claims"]["value"]
+        assert len(shown["index"]["choices"]) == 2
+
+
+def test_a_pasted_answer_is_checked_and_escaped(verifying: Verifying, uploads: Path) -> None:
+    picture = uploaded(uploads, "asked.png", striped("red", "white"))
+    *_, last = verifying.check("en", wish(picture=picture, text=f"A red car is {EVIL} here. Two dogs run."))
+    assert "<img" not in last["claims"]["value"]
+    assert "${" not in last["claims"]["value"]
+    assert len(last["checked"]["value"].verdicts) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (wish(), "question"),
+        (wish(question="What?"), "nothing to answer from"),
+        (wish(question="What?", index="own"), "no longer here"),
+        (wish(question="What?", index="../etc"), "no longer here"),
+    ],
+)
+def test_what_is_missing_is_said(verifying: Verifying, asked: Wish, message: str) -> None:
+    with pytest.raises(ExhibitError, match=message):
+        list(verifying.ask("en", asked, None, Event()))
+
+
+def test_only_uploaded_files_are_read(verifying: Verifying, tmp_path: Path) -> None:
+    striped("red", "white").save(tmp_path / "private.png")
+    forged = {"path": str(tmp_path / "private.png"), "orig_name": "a.png"}
+    with pytest.raises(ExhibitError, match="not uploaded"):
+        list(verifying.check("en", wish(picture=forged, text="A car.")))
+    with pytest.raises(ExhibitError, match="not uploaded"):
+        list(verifying.build("en", [forged], Event()))
+    with pytest.raises(ExhibitError, match="check it again"):
+        verifying.choose("en", None, "0")
+
+
+def test_names_of_uploads_lead_nowhere_else(verifying: Verifying, uploads: Path) -> None:
+    one = uploaded(uploads, "a.txt", b"The first.")
+    files = [one | {"orig_name": name} for name in ("../../x.txt", "x.txt", "C:\\y\\x.txt", ".x.txt")]
+    built = list(verifying.build("en", files, Event()))[-1]
+    assert "4 files; 0 could not be read" in built["news"]["value"]
+
+
+def verdict(text: str, start: int, end: int, name: str = "supported", **more) -> ClaimVerdict:
+    return ClaimVerdict(Claim(text, start, end), name, 0.9, **more)  # type: ignore[arg-type]
+
+
+def test_verdicts_differ_by_more_than_colour_and_keep_the_answer_s_words() -> None:
+    text = "Yes. A car <b>. A dog? A cat."
+    verdicts = [
+        verdict("A car <b>.", 5, 15),
+        verdict("A dog", 16, 21, "refuted"),
+        verdict("A cat.", 23, 29, "not_enough_evidence"),
+        verdict("cat", 25, 28),
+    ]
+    shown = verify_markup.render_answer("en", text, verdicts)
+    for mark, word in (("✓", "supported 90%"), ("✗", "refuted 90%"), ("?", "not settled 90%")):
+        assert f'aria-hidden="true">{mark}</span>' in shown
+        assert word in shown
+    assert "A car &lt;b&gt;." in shown
+    assert shown.count("<button") == 4  # the overlapping one stands behind
+
+
+def test_a_claim_shows_foils_and_a_bar_for_each_signal() -> None:
+    one = verdict(
+        EVIL, 0, 5, signals={"whole": 0.3, "count": -1.0, "odd": 2.0}, contributions={"whole": 1.5, "count": -0.5},
+        foils=(Foil(f"no {EVIL}", 0.25),), region_xyxy=(1, 2, 30, 20), thresholds=(0.2, 0.8),
+    )  # fmt: skip
+    shown = verify_markup.render_claim("en", one, striped("red", "blue"), "")
+    assert "<img src=x" not in shown
+    assert 'class="for" style="width:50.0%"' in shown
+    assert 'class="against" style="width:16.7%"' in shown
+    assert "not weighed" in shown
+    assert "Refuted below 20%, supported from 80%." in shown
+    assert shown.index("whole claim") < shown.index("number of objects")
+
+
+def test_evidence_and_reliability_are_escaped() -> None:
+    chunk = Chunk(Source(f"{EVIL}.md", "markdown", "0"), 0, EVIL, EVIL, 3)
+    shown = verify_markup.render_evidence("en", [Evidence(chunk, 0.03, 0.5, 1.2, ("sentence", EVIL))])
+    reliability = verify_markup.render_reliability("en", measure_reliability([verdict(EVIL, 0, 3)]), EVIL)
+    for html in (shown, reliability):
+        assert "<img" not in html
+        assert "${" not in html
+    assert "page 3" in shown
+    assert verify_markup.render_evidence("en", []) == ""
+
+
+def test_the_region_is_outlined_where_it_lies_in_the_original(verifying: Verifying) -> None:
+    one = verdict("a red car", 0, 9, region_xyxy=(0, 0, 400, 400))
+    photo = Image.new("RGB", (400, 200), "gray")
+    checked = Checked(photo, (800, 400), "a red car", (one,), measure_reliability([one]))
+    drawn, _ = verifying.desk.draw_claim(checked, 0)
+    assert drawn.size == (640, 320)  # enlarged to be looked at; the region ends in its middle
+    changed = [drawn.getpixel((318, y)) != drawn.getpixel((480, y)) for y in range(20, 300)]
+    assert all(changed)
+
+
+def test_programs_get_the_same_as_json(verifying: Verifying, tmp_path: Path) -> None:
+    striped("red", "white").save(tmp_path / "a.png")
+    endpoints = VerifyEndpoints(verifying.desk)
+    told, files = endpoints.verify(str(tmp_path / "a.png"), "A red car. A dog runs.", heatmaps=True)
+    assert [claim["claim"] for claim in told["claims"]] == ["A red car.", "A dog runs."]
+    assert told["note"] == "no calibration"
+    assert [Path(file).name for file in files] == ["claim-1.png", "claim-2.png"]
+    with pytest.raises(ExhibitError, match="photographs"):
+        endpoints.verify(str(tmp_path / "a.png"), "A car.", domain="moon")
+    with pytest.raises(ExhibitError, match="no index"):
+        endpoints.ask("What?", index="/etc")
+    with pytest.raises(ExhibitError, match="answers nothing here"):
+        endpoints.ask("What?", str(tmp_path / "a.png"), answerer="endpoint")

@@ -1,0 +1,128 @@
+"""The Verify tab: a question answered from evidence, and every claim of an answer held against a picture.
+
+Only Gradio's wiring stands here; the behaviour is in ``ui/verify_listeners.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+import gradio as gr
+
+from ui.errors import guard
+from ui.layout import ANNOUNCE_SCRIPT, PICK_SCRIPT, QUESTION_LENGTH, STATE_LIFETIME_S
+from ui.services import MODELS_AT_ONCE, MODELS_QUEUE
+from ui.updates import Updates
+from ui.verify_desk import DOMAINS, EXTRACTIVE, Checked, VerifyDesk
+from ui.verify_listeners import NO_INDEX, Verifying, Wish
+
+ANSWER_LENGTH: Final = 6000
+INDEXING_QUEUE: Final = "indexing"
+_STATES: Final = ("own", "checked")
+_PLAIN: Final[dict[str, Any]] = {"apply_default_css": False, "padding": False}
+_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
+_RUNNING: Final[dict[str, Any]] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE, **_PRIVATE}
+_INDEXING: Final[dict[str, Any]] = {"concurrency_id": INDEXING_QUEUE, "concurrency_limit": 1, **_PRIVATE}
+
+
+def create_verify_tab(desk: VerifyDesk, language: gr.Radio, first_language: str) -> None:
+    """The tab inside the Blocks being built; it follows the language by itself.
+
+    Args:
+        desk: does the work.
+        language: the page's language selector, the first input of every listener.
+        first_language: the language to build in.
+    """
+    verifying = Verifying(desk)
+    first = verifying.translate(first_language)
+    with gr.Tab(first["tab"]["label"], elem_id="verify-tab") as tab:
+        parts: dict[str, Any] = {"tab": tab} | _create_parts(first)
+
+    def deliver(updates: Updates) -> dict[Any, Any]:
+        return {
+            parts[name]: properties["value"] if name in _STATES else gr.update(**properties)
+            for name, properties in updates.items()
+        }
+
+    _wire(verifying, parts, language, lambda listener: guard(listener, verifying.fail, deliver))
+
+
+def _wire(
+    verifying: Verifying, parts: dict[str, Any], language: gr.Radio, answer: Callable[..., Callable[..., Any]]
+) -> None:
+    def ask(spoken: str, own: Path | None, cancel: Event | None, *wish: Any) -> Iterator[Updates]:  # noqa: ANN401 - the controls' values
+        yield from verifying.ask(spoken, Wish(*wish), own, cancel or Event())
+
+    def check(spoken: str, *wish: Any) -> Iterator[Updates]:  # noqa: ANN401 - as above
+        yield from verifying.check(spoken, Wish(*wish))
+
+    def build(spoken: str, files: Any, cancel: Event | None) -> Iterator[Updates]:  # noqa: ANN401 - as above
+        yield from verifying.build(spoken, files, cancel or Event())
+
+    def choose(spoken: str, event: gr.SelectData, checked: Checked | None) -> Updates:
+        return verifying.choose(spoken, checked, str(event.index))
+
+    def stop(cancel: Event | None) -> None:
+        if cancel is not None:
+            cancel.set()
+
+    states = [parts["own"], parts["checked"]]
+    everything = [part for name, part in parts.items() if name != "stopping"]
+    wish = [parts[name] for name in ("picture", "question", "index", "answerer", "text", "domain")]
+    language.change(answer(verifying.translate), [language, *states], everything, queue=False, **_PRIVATE)
+    parts["tab"].select(answer(verifying.translate), [language, *states], everything, queue=False, **_PRIVATE)
+    for pressed in (parts["ask"].click, parts["question"].submit):
+        begun = pressed(Event, None, [parts["stopping"]], queue=False, **_PRIVATE)
+        begun.then(answer(ask), [language, parts["own"], parts["stopping"], *wish], everything, **_RUNNING)
+    parts["check"].click(answer(check), [language, *wish], everything, **_RUNNING)
+    begun = parts["build"].click(Event, None, [parts["stopping"]], queue=False, **_PRIVATE)
+    begun.then(answer(build), [language, parts["files"], parts["stopping"]], everything, **_INDEXING)
+    parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **_PRIVATE)
+    shown = [parts[name] for name in ("claim", "claims", "news", "stop")]
+    parts["claims"].select(answer(choose), [language, parts["checked"]], shown, **_RUNNING)
+
+
+def _create_parts(first: Updates) -> dict[str, Any]:
+    """The controls and places of the tab, in their order."""
+    parts: dict[str, Any] = {name: gr.State(None, time_to_live=STATE_LIFETIME_S) for name in (*_STATES, "stopping")}
+    parts["note"] = gr.HTML(**first["note"], **_PLAIN)
+    with gr.Row(elem_id="verify-row"):
+        with gr.Column(scale=4, min_width=280, elem_id="verify-asked"):
+            parts |= _create_controls(first)
+        with gr.Column(scale=9, min_width=300, elem_id="verify-found"):
+            parts["news"] = gr.HTML(elem_id="verify-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+            parts["text"] = gr.Textbox(lines=4, max_length=ANSWER_LENGTH, elem_id="verify-text", **first["text"])
+            parts["check"] = gr.Button(elem_id="verify-check", **first["check"])
+            parts["claims"] = gr.HTML(elem_id="verify-claims", js_on_load=PICK_SCRIPT, shown="", **_PLAIN)
+            parts["claim"] = gr.HTML(elem_id="verify-claim", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+            parts["evidence"] = gr.HTML(elem_id="verify-evidence", **_PLAIN)
+    return parts
+
+
+def _create_controls(first: Updates) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "picture": gr.Image(
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            buttons=["fullscreen"],
+            height=240,
+            elem_id="verify-picture",
+            **first["picture"],
+        ),
+        "question": gr.Textbox(lines=2, max_length=QUESTION_LENGTH, elem_id="verify-question", **first["question"]),
+        "index": gr.Dropdown(value=NO_INDEX, filterable=False, elem_id="verify-index", **first["index"]),
+        "answerer": gr.Dropdown(value=EXTRACTIVE, filterable=False, elem_id="verify-answerer", **first["answerer"]),
+        "domain": gr.Radio(value=DOMAINS[0], elem_id="verify-domain", **first["domain"]),
+    }
+    with gr.Row(elem_id="verify-actions"):
+        parts["ask"] = gr.Button(variant="primary", min_width=120, elem_id="verify-ask", **first["ask"])
+        parts["stop"] = gr.Button(interactive=False, min_width=100, elem_id="verify-stop", **first["stop"])
+    with gr.Accordion(open=False, elem_id="verify-building", **first["building"]) as parts["building"]:
+        parts["files"] = gr.File(file_count="multiple", height=140, elem_id="verify-files", **first["files"])
+        parts["build"] = gr.Button(elem_id="verify-build", **first["build"])
+        parts["unread"] = gr.HTML(elem_id="verify-unread", **_PLAIN)
+    return parts
