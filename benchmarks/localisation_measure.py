@@ -103,11 +103,12 @@ class Row:
         return self.figures[figure][part][end] or 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The line as the results file holds it."""
+        """The line as the results file holds it: value, and lower and upper end of the interval where there is one."""
+        ends = {OWN: ("value", "low", "high"), LEAD: ("value", "low", "high"), CHANCE: ("value",), CENTRE: ("value",)}
         return vars(self) | {
             "figures": {
                 name: {
-                    part: {end: None if value is None else round(value, 4) for end, value in one.items()}
+                    part: [None if one[end] is None else round(one[end] or 0.0, 3) for end in ends[part]]
                     for part, one in parts.items()
                 }
                 for name, parts in self.figures.items()

@@ -165,13 +165,6 @@ FACES = Path("deepfake_faces/validation.parquet")
 
 SETS: Sequence[GroundTruth] = (
     GroundTruth(
-        "tampered",
-        "the region of a camera face that was re-rendered, replaced or recompressed",
-        ("tampered-resnet",),
-        tampered_cases,
-        FACES,
-    ),
-    GroundTruth(
         "inpainted",
         "the box of a face repainted by a diffusion model",
         ("bundled-resnet", "bundled-vit", "bundled-paligemma-deepfake"),
@@ -193,6 +186,13 @@ SETS: Sequence[GroundTruth] = (
         scene_cases,
     ),
     GroundTruth("charts", "the marks of a generated chart that answer", ("bundled-paligemma-charts",), chart_cases),
+    GroundTruth(
+        "tampered",
+        "the region of a camera face that was re-rendered, replaced or recompressed",
+        ("tampered-resnet",),
+        tampered_cases,
+        FACES,
+    ),
 )
 
 

@@ -94,7 +94,7 @@ def draw_sheet(loader: ModelLoader, path: Path) -> None:
         for model_id in truth.models:
             try:
                 live = find_model(loader, model_id)
-                rows += [_draw_row(case, f"{truth.name}: {case.note}") for case in islice(cases(live), count)]
+                rows += [_draw_row(case) for case in islice(cases(live), count)]
             except ExhibitError:  # what is not here is told by the table
                 continue
     width = (len(METHODS) + 1) * (CELL_PX + GAP_PX) + GAP_PX
@@ -109,13 +109,13 @@ def draw_sheet(loader: ModelLoader, path: Path) -> None:
     sheet.quantize(192).save(path, optimize=True)
 
 
-def _draw_row(case: Case, title: str) -> Image.Image:
+def _draw_row(case: Case) -> Image.Image:
     """The picture with its region, then every method's map with the figures it reached."""
     explained = explain_batch(case.live, [case.image], methods=METHODS, targets=[case.target])[0]
     region, tolerance_px = shrink(case)
     found = {one.method: one for one in explained.heatmaps}
-    said = "" if case.label is None else f" ({explained.prediction.label})"
-    pictures, captions = [_outlined(case.image, case)], [(f"{title}{said}", INK)]
+    title = case.note if case.label is None else f"{case.note}: {explained.prediction.label}"
+    pictures, captions = [_outlined(case.image, case)], [(title, INK)]
     for method in METHODS:
         if method not in found:
             pictures.append(Image.new("RGB", pictures[0].size, "#eeeeee"))

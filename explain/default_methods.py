@@ -29,7 +29,8 @@ class DefaultMethod:
 
 DEFAULTS: Mapping[str, DefaultMethod] = MappingProxyType(
     {
-        "clip": DefaultMethod("gradcam", pointing=0.24, chance=0.13),
+        "classifier": DefaultMethod("eigengradcam", pointing=0.9245, chance=0.1547),
+        "clip": DefaultMethod("gradcam", pointing=0.24, chance=0.125),
     }
 )
 """Kind of model (``ModelSpec.kind``) to its method."""
