@@ -237,7 +237,8 @@ def _ray(arguments: argparse.Namespace) -> Iterator[None]:
         }
         ray.init(address="local", _node_ip_address="127.0.0.1", **local, **quiet)
     DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What a worker raised is told once, by whoever catches it; Ray would also write its traceback.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -20,8 +20,9 @@ def bring(page, tmp_path, count=3):
     page.get_by_role("tab").filter(has_text=TAB[page.evaluate("document.documentElement.lang")]).click()
     page.set_input_files("#triage-files input[type=file]", path)
     page.wait_for_function("() => document.querySelector('#triage-files').innerText.includes('seized')")
-    for other in page.locator("#triage-models input:checked").all()[1:]:
-        other.uncheck()  # one small model is enough here
+    ticked = page.locator("#triage-models input:checked")
+    for number in reversed(range(1, ticked.count())):
+        ticked.nth(number).uncheck()  # one small model is enough here
     page.click("#triage-start")
     page.wait_for_selector("#triage-table table, #triage-news [role=alert]")
 

@@ -175,7 +175,7 @@ def test_tab_speaks_the_language_of_the_page(listeners):
     seen = _score(listeners)[-1]["seen"]["value"]
     assert "Werdykt" in listeners.translate("pl", seen)["table"]["value"]
     assert listeners.translate("ko", None)["start"]["value"] == "모든 사진 채점"
-    assert Sight().which == "above"
+    assert Sight().which == "all"
 
 
 def test_endpoint_tells_how_far_it_is_and_lists_the_likeliest_first(listeners, root):

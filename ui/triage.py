@@ -20,7 +20,7 @@ from ui.services import Services
 from ui.triage_api import TRIAGE_QUEUE
 from ui.triage_listeners import Seen, TriageListeners, is_opening
 from ui.triage_markup import TABLE_SCRIPT
-from ui.triage_runs import ABOVE
+from ui.triage_runs import ALL
 from ui.updates import Updates, merge
 
 _PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
@@ -168,7 +168,7 @@ def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
             0, 1, 0.5, step=0.01, visible=False, elem_id="triage-threshold", min_width=260, **first["threshold"]
         )
         parts["which"] = gr.Dropdown(
-            value=ABOVE, filterable=False, visible=False, elem_id="triage-which", min_width=220, **first["which"]
+            value=ALL, filterable=False, visible=False, elem_id="triage-which", min_width=220, **first["which"]
         )
         parts["find"] = gr.Textbox(visible=False, elem_id="triage-find", min_width=200, max_length=200, **first["find"])
     parts["table"] = gr.HTML(elem_id="triage-table", js_on_load=TABLE_SCRIPT, **_PLAIN)

@@ -79,7 +79,7 @@ class Sight:
 
     label: str = ""
     threshold: float = 0.5
-    which: str = ABOVE
+    which: str = ALL
     find: str = ""
     sort: str = "probability"
     rising: bool = False
