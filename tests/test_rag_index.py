@@ -134,7 +134,9 @@ def test_the_approximate_index_is_built_once_it_pays_and_finds_nearly_all(
 
     def rows(start: int, count: int) -> list[Row]:
         numbers = range(start, start + count)
-        return [row(f"{at}.jpg", "", picture=unit(*random.normal(size=4)), kind="image") for at in numbers]
+        pictures = [row(f"{at}.jpg", "", picture=unit(*random.normal(size=4)), kind="image") for at in numbers]
+        # Every second file is a text, which has no picture's vector.
+        return [one for at in numbers for one in (pictures[at - start], row(f"{at}.txt", "x", sentence=unit(1, 0, at)))]
 
     made.replace([], rows(0, 1999), known=False)
     made.optimise()

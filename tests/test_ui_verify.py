@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.errors import ExhibitError
 from rag.embedding import Embedder
+from rag.endpoint import EndpointSettings
 from rag.schema import Chunk, Claim, ClaimVerdict, Evidence, Foil, Source, measure_reliability
 from rag.verifier import Verifier
 from tests.tiny_rag import make_embedder, striped
@@ -98,6 +99,26 @@ def test_a_pasted_answer_is_checked_and_escaped(verifying: Verifying, uploads: P
     assert "<img" not in last["claims"]["value"]
     assert "${" not in last["claims"]["value"]
     assert len(last["checked"]["value"].verdicts) == 2
+
+
+def test_an_answer_goes_to_the_server_for_splitting_only_where_the_server_answers(
+    verifying: Verifying, uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = '[{"claim": "The car is red.", "quote": "red car"}]'
+    sent: list[str] = []
+
+    def complete(_: object, prompt: str) -> str:
+        sent.append(prompt)
+        return reply
+
+    monkeypatch.setattr("rag.endpoint.EndpointAnswerer.complete", complete)
+    verifying.desk._endpoint = EndpointSettings("http://127.0.0.1:9/v1", "m")
+    picture = uploaded(uploads, "asked.png", striped("red", "white"))
+    for answerer, expected in ((EXTRACTIVE, "A red car is here."), ("endpoint", "The car is red.")):
+        asked = wish(picture=picture, text="A red car is here.", answerer=answerer)
+        *_, last = verifying.check("en", asked)
+        assert [one.claim.text for one in last["checked"]["value"].verdicts] == [expected]
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from explain.whatif import box_mask, draw_outline
 from models.errors import ExhibitError
 from models.imaging import SourceImage
 from rag.building import Building, build_index
-from rag.claims import split_claims
+from rag.claims import split_claims, split_finer
 from rag.embedding import DEFAULT_PICTURE_MODEL, Embedder, load_embedder
 from rag.endpoint import EndpointAnswerer, EndpointSettings
 from rag.generator import Answerer, ExtractiveAnswerer, LocalAnswerer
@@ -151,14 +151,28 @@ class VerifyDesk:
         )
 
     def check(
-        self, source: SourceImage, text: str, evidence: Sequence[Evidence] = (), domain: str = DOMAINS[0]
+        self,
+        source: SourceImage,
+        text: str,
+        evidence: Sequence[Evidence] = (),
+        domain: str = DOMAINS[0],
+        *,
+        finer: bool = False,
     ) -> Checked:
         """Every claim of an answer held against a picture.
+
+        Args:
+            source: the picture.
+            text: the answer.
+            evidence: that it was given from; captions among it are one of the signals.
+            domain: kind of picture.
+            finer: let the operator's language model split the answer, where one is connected.
 
         Raises:
             ExhibitError: the answer makes no claim, or too many, or a model cannot be had.
         """
-        claims = split_claims(text)
+        server = EndpointAnswerer(self._endpoint) if finer and self._endpoint else None
+        claims = split_finer(text, server.complete) if server else split_claims(text)
         if not claims:
             raise ExhibitError("The answer makes no claim that a picture could bear out; write statements.")
         if len(claims) > MAX_CLAIMS:
