@@ -18,6 +18,7 @@ from ui import api, faithfulness, results
 from ui.doubt_markup import read_stability, render_confidence, render_notes
 from ui.faithfulness_listeners import Trusting
 from ui.faithfulness_markup import render_check
+from ui.markup import render_verdict
 from ui.pictures import View, find_map
 from ui.services import Services
 from ui.text import LANGUAGES
@@ -70,6 +71,13 @@ def test_a_picture_that_no_model_knows_has_no_confident_verdict(services, examin
     usual = results.show_result("en", specs, results.make_result(doubted(examined, unfamiliar=False)), VIEW)
     assert "No confident" not in usual["verdict"]["value"]
     assert "✗" not in usual["rows"]["value"]
+
+
+def test_what_is_not_certain_is_not_rounded_up_to_certainty(services, examined):
+    specs, verdict = services.zoo.specs, examined.verdict
+    for share, shown in ((0.998, "&gt; 99%"), (1.0, ">100%"), (0.994, ">99%")):
+        sure = replace(verdict, probabilities={**verdict.probabilities, verdict.label: share})
+        assert f"{shown}</span>" in render_verdict("en", sure, examined.predictions, specs)
 
 
 def test_raw_probabilities_are_shown_as_such(examined):

@@ -59,7 +59,7 @@ def _notes(language: str, prediction: Prediction, stable: Stability | None) -> s
     elif stable is not None:
         figures.append(say(language, "stability.kept", points=f"{100 * stable.spread:.0f}"))
     bold = "".join(f'<span class="note doubtful"><strong>✗ {escape(one)}</strong></span>' for one in doubts)
-    return f'{bold}<span class="note">{escape(" · ".join(figures))}</span>'
+    return bold + "".join(f'<span class="note">{escape(one)}</span>' for one in figures)
 
 
 def _calibration(language: str, prediction: Prediction) -> str:

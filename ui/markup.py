@@ -140,7 +140,7 @@ def render_verdict(
     limits = _limits(language, predictions, specs)
     unit = say(language, "verdict.mean" if len(predictions) > 1 else "verdict.probability")
     word = (
-        f'<strong>{escape(label)}</strong> <span class="number">{share:.0%}</span> '
+        f'<strong>{escape(label)}</strong> <span class="number">{escape(_rounded(share))}</span> '
         f'<span class="unit">{escape(unit)}</span>'
         if verdict.confident
         else f"<strong>{escape(say(language, 'doubt.none'))}</strong>"
@@ -149,6 +149,11 @@ def render_verdict(
         f'<div class="verdict"><p class="word">{word}</p>{confidence}'
         f'<p class="agreement{" split" if verdict.dissenters else ""}">{escape(agreement)}</p>{limits}</div>'
     )
+
+
+def _rounded(share: float) -> str:
+    """Whole percent; what is not certain is not rounded up to certainty."""
+    return "> 99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _agreement(
