@@ -37,6 +37,9 @@ def client(loader, tmp_path_factory):
         app.close()
 
 
+ENDPOINTS = {"ask", "compare", "examine", "heatmap", "models", "triage", "verify", "whatif"}
+
+
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("pictures") / "made here.png"
@@ -46,11 +49,13 @@ def picture(tmp_path_factory) -> str:
 
 def test_only_the_promised_endpoints_are_public(client):
     assert sorted(client.view_api(return_format="dict")["named_endpoints"]) == [
+        "/ask",
         "/compare",
         "/examine",
         "/heatmap",
         "/models",
         "/triage",
+        "/verify",
         "/whatif",
     ]
 
@@ -150,7 +155,7 @@ def test_mcp_serves_the_same_functions_with_their_docstrings(client):
     with ThreadPoolExecutor(1) as pool:
         tools, listed = pool.submit(asyncio.run, ask()).result()
     described = {tool.name.rsplit("_", 1)[-1]: tool for tool in tools}
-    assert set(described) == {"compare", "examine", "heatmap", "models", "whatif"}
+    assert set(described) == ENDPOINTS
     assert "which pixels of a picture one model used" in described["heatmap"].description
     assert set(described["heatmap"].inputSchema["properties"]) == {"image", "model", "method", "target"}
     assert "tiny-vit" in json.dumps([content.model_dump() for content in listed.content], default=str)
@@ -159,7 +164,7 @@ def test_mcp_serves_the_same_functions_with_their_docstrings(client):
 def test_every_private_listener_stays_private(client):
     dependencies = client.config["dependencies"]
     public = {entry["api_name"] for entry in dependencies if entry["api_visibility"] == "public"}
-    assert public == {"compare", "examine", "heatmap", "models", "whatif"}
+    assert public == ENDPOINTS
 
 
 def test_all_that_runs_a_model_shares_one_queue(loader):
@@ -169,9 +174,10 @@ def test_all_that_runs_a_model_shares_one_queue(loader):
         for fn in app.fns.values()
         if fn.concurrency_id == "models"
     }
-    assert {name for name, _, _ in limits} >= {"examine", "heatmap", "whatif"}
-    # The three endpoints; the page's examination, what models write, and the two questions of What if.
-    assert len(limits) == 7
+    assert {name for name, _, _ in limits} >= {"ask", "examine", "heatmap", "verify", "whatif"}
+    # The five endpoints; the page's examination, what models write, the two questions of What if, and of Verify the
+    # question (by its button or the keyboard), the claims of an answer and the picture of one.
+    assert len(limits) == 13
     assert {limit for _, _, limit in limits} == {1}
 
 

@@ -126,7 +126,7 @@ def _wire_choice(controls: Controls, listeners: Listeners, language: gr.Radio) -
     c.examples.select(_listener(c, choose_example, listeners), [language], outputs, **_AT_ONCE)
     question: list[Any] = [c.vlm_panel, c.asked, c.precision, c.layer, c.status, c.stop]
     asked: list[Any] = [c.models, c.unavailable, c.target, *question]
-    c.task.input(_listener(c, listeners.ask, listeners), [language, c.task], asked, **_AT_ONCE)
+    c.task.input(_listener(c, listeners.ask, listeners), [language, c.task], asked, api_name="choose_task", **_AT_ONCE)
     c.models.input(_listener(c, listeners.tick, listeners), [language, c.models], question, **_AT_ONCE)
 
 

@@ -53,7 +53,8 @@ def create_verify_tab(desk: VerifyDesk, language: gr.Radio, first_language: str)
 def _wire(
     verifying: Verifying, parts: dict[str, Any], language: gr.Radio, answer: Callable[..., Callable[..., Any]]
 ) -> None:
-    def ask(spoken: str, own: Path | None, cancel: Event | None, *wish: Any) -> Iterator[Updates]:  # noqa: ANN401 - the controls' values
+    # Gradio names endpoints after functions; ``ask`` and ``verify`` are the public ones of ``ui/verify_api.py``.
+    def ask_evidence(spoken: str, own: Path | None, cancel: Event | None, *wish: Any) -> Iterator[Updates]:  # noqa: ANN401 - the controls' values
         yield from verifying.ask(spoken, Wish(*wish), own, cancel or Event())
 
     def check(spoken: str, *wish: Any) -> Iterator[Updates]:  # noqa: ANN401 - as above
@@ -76,7 +77,7 @@ def _wire(
     parts["tab"].select(answer(verifying.translate), [language, *states], everything, queue=False, **_PRIVATE)
     for pressed in (parts["ask"].click, parts["question"].submit):
         begun = pressed(Event, None, [parts["stopping"]], queue=False, **_PRIVATE)
-        begun.then(answer(ask), [language, parts["own"], parts["stopping"], *wish], everything, **_RUNNING)
+        begun.then(answer(ask_evidence), [language, parts["own"], parts["stopping"], *wish], everything, **_RUNNING)
     parts["check"].click(answer(check), [language, *wish], everything, **_RUNNING)
     begun = parts["build"].click(Event, None, [parts["stopping"]], queue=False, **_PRIVATE)
     begun.then(answer(build), [language, parts["files"], parts["stopping"]], everything, **_INDEXING)

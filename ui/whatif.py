@@ -85,7 +85,7 @@ def create_whatif_panel(
     def listener(answer: Callable[..., Any]) -> Callable[..., Any]:
         return guard(answer, supposing.fail, deliver)
 
-    def ask(
+    def ask_again(
         spoken: str,
         result: Result | None,
         painted: Any,  # noqa: ANN401 - a mask or nothing
@@ -107,7 +107,7 @@ def create_whatif_panel(
     # The editor's picture needs Gradio's own reading; nothing else of the page does.
     painted = c.ask.click(read_paint, [c.paint], [c.painted], **_PRIVATE)
     asked: list[Any] = [language, result, c.painted, c.kind, c.share, c.corners, c.chosen, c.fill, *view]
-    painted.then(listener(ask), asked, [c.news, c.found], **_RUNNING)
+    painted.then(listener(ask_again), asked, [c.news, c.found], **_RUNNING)
     c.evidence.click(listener(search), [language, result, c.fill, *view], [c.news, c.found], **_RUNNING)
     return WhatIfPanel(outputs, listener(supposing.translate))
 
