@@ -53,7 +53,7 @@ def test_unusable_argument_ends_with_2_and_one_line(arguments, words, capsys):
 
 
 def test_two_threads_find_nothing_left_to_import_that_imports_itself_in_a_circle():
-    # Begun in the warm-up and in a visitor's first request at once, narwhals was a deadlock that Python broke by failing.
+    # Begun in the warm-up and in a first request at once, narwhals was a deadlock that Python broke by failing.
     code = (
         "import sys; from ui.services import import_shared_libraries; import_shared_libraries()\n"
         "there = {name for name in sys.modules if name.startswith('narwhals.')}\n"
