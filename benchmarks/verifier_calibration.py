@@ -21,6 +21,7 @@ from benchmarks.verifier_data import (
     Asked,
     SceneLook,
     ask_captions,
+    find_fillers,
     look_at_scenes,
     read_photos,
     to_sample,
@@ -37,7 +38,7 @@ from rag.signals import SIGNALS
 from rag.verifier import DOMAINS, Verifier
 
 CAPTIONS = Path("../shared/data/captions")
-SCENES_SEED, SCENES = 101, 900
+SCENES_SEED, SCENES = 101, 2500
 FUSION_SHARE = 0.25  # of the scenes: those that the head did not learn from, so that its log-odds are honest
 TARGET_PRECISION = 0.9
 GENERAL = tuple(name for name in SIGNALS if name not in ("vqa", "probe"))
@@ -122,7 +123,9 @@ def fit_casework(
         "scenes": split,
         "settings": vars(chosen),
     }
-    probe = fit_probe([to_sample(scene, verifier) for scene in scenes[:split]], chosen, about)
+    fillers = find_fillers(scenes[:split])
+    samples = [to_sample(scene, verifier, fillers, seed) for seed, scene in enumerate(scenes[:split])]
+    probe = fit_probe(samples, chosen, about)
     rows, truths = ask_scenes(replace_probe(verifier, probe), scenes[split:])
     fusion = fit_fusion(
         [row.values for row in rows],

@@ -6,7 +6,8 @@ Every claim carries its signals and its picture's number; no picture is both lea
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,10 +24,21 @@ from rag.probe import Sample, place_features
 from rag.signals import Signals
 from rag.verifier import Verifier
 
-__all__ = ["Asked", "Photo", "SceneLook", "ask_captions", "look_at_scenes", "read_photos", "replace_word", "to_sample"]
+__all__ = [
+    "Asked",
+    "Photo",
+    "SceneLook",
+    "ask_captions",
+    "find_fillers",
+    "look_at_scenes",
+    "read_photos",
+    "replace_word",
+    "to_sample",
+]
 
 CAPTIONS = 5
 ASKED_CAPTIONS = 3  # of each photograph that are checked as claims
+FURTHER_FALSE = 2  # false claims made up for each true one of a scene that is learned from
 NEIGHBOURS = 4  # photographs whose captions stand for what retrieval finds
 
 
@@ -146,9 +158,43 @@ def look_at_scenes(verifier: Verifier, seed: int, count: int) -> Iterator[SceneL
         )
 
 
-def to_sample(scene: SceneLook, verifier: Verifier) -> Sample:
-    """A scene to train the probe on: its true and false claims, and the regions that those naming a box are about."""
-    claims = (*scene.true, *scene.false)
+Template = tuple[str, str]
+"""What stands before and after the one thing that a claim and its false twin differ in."""
+
+
+def find_fillers(scenes: Sequence[SceneLook]) -> dict[Template, tuple[str, ...]]:
+    """For every template that the scenes' claims fill, all that it was filled with.
+
+    Left out are claims that something is there ("There is a ...") and quotations: several of these can hold at once,
+    so what is true of one scene need not be false of another.
+    """
+    found: dict[Template, dict[str, None]] = {}
+    for scene in scenes:
+        for true, false in zip(scene.true, scene.false, strict=True):
+            template, fillers = _part(true, false)
+            if not template[0].startswith("There is") and not set("“”") & set("".join((*template, *fillers))):
+                found.setdefault(template, {}).update(dict.fromkeys(fillers))
+    return {template: tuple(fillers) for template, fillers in found.items()}
+
+
+def to_sample(
+    scene: SceneLook, verifier: Verifier, fillers: Mapping[Template, tuple[str, ...]], seed: int = 0
+) -> Sample:
+    """A scene to train the probe on: its true and false claims, and the regions that those naming a box are about.
+
+    Args:
+        scene: with its claims.
+        verifier: its image-text model embeds the claims.
+        fillers: from ``find_fillers``; each true claim is joined by further false ones, its place filled differently.
+        seed: of which these are.
+    """
+    random = Random(seed)
+    false = list(scene.false)
+    for true, twin in zip(scene.true, scene.false, strict=True):
+        (before, after), known = _part(true, twin)
+        others = [one for one in fillers.get((before, after), ()) if one not in known]
+        false += [before + one + after for one in random.sample(others, min(FURTHER_FALSE, len(others)))]
+    claims = (*scene.true, *false)
     centred = centres_inside(scene.look.boxes, scene.boxes_xyxy)
     about = np.stack([centred & names_box(claim, scene.box_labels) for claim in claims])
     return Sample(
@@ -156,9 +202,23 @@ def to_sample(scene: SceneLook, verifier: Verifier) -> Sample:
         scene.look.regions,
         place_features(scene.look.boxes, scene.look.size_wh),
         verifier.clip.embed_texts(claims),
-        np.repeat([True, False], [len(scene.true), len(scene.false)]),
+        np.repeat([True, False], [len(scene.true), len(false)]),
         about,
     )
+
+
+def _part(one: str, other: str) -> tuple[Template, tuple[str, str]]:
+    """Two claims as what they share, and what each has in its place; parted between words."""
+    first, second = re.split(r"(?<=\s)", one), re.split(r"(?<=\s)", other)
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    before = "".join(first[:start])
+    rest, other_rest = one[len(before) :], other[len(before) :]
+    after = ""
+    while rest and other_rest and rest[-1] == other_rest[-1] and not rest[-1].isalnum():
+        after, rest, other_rest = rest[-1] + after, rest[:-1], other_rest[:-1]
+    return (before, after), (rest, other_rest)
 
 
 def centres_inside(regions: Sequence[Box], boxes: Sequence[Box], tolerance_px: float = 15.0) -> np.ndarray:

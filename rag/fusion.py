@@ -1,8 +1,8 @@
 """Many signals to one support score, by a logistic model that allows any of them to be missing.
 
 A missing signal counts as its mean over the calibration claims, so it adds nothing to the log-odds; the model learned
-from claims of which some signals were hidden, so that the others can stand alone. Two thresholds turn the score into a
-verdict: each is the least demanding one at which the stated precision was reached on the calibration claims.
+from claims of which optional signals were hidden at times, so that the others can stand alone. Two thresholds turn the
+score into a verdict: each is the least demanding one at which the stated precision was reached on those claims.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rag.schema import VerdictName
 __all__ = ["CALIBRATIONS", "Fusion", "SignalWeight", "find_fusion", "fit_fusion", "read_fusion"]
 
 CALIBRATIONS = Path(__file__).with_name("calibrations")
+_OPTIONAL = ("detector", "count", "vqa", "captions", "probe")  # need more than the image-text model
 _HIDDEN_COPIES = 3
 _HIDDEN_SHARE = 0.3
 
@@ -137,7 +138,9 @@ def fit_fusion(
     means, scales = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
     standard = np.where(present, (table - means) / scales, 0.0)
     random = np.random.default_rng(seed)
-    copies = [standard] + [standard * (random.random(standard.shape) >= _HIDDEN_SHARE) for _ in range(_HIDDEN_COPIES)]
+    steady = np.array([names[at] not in _OPTIONAL for at in kept])
+    copies = [standard]
+    copies += [standard * (steady | (random.random(standard.shape) >= _HIDDEN_SHARE)) for _ in range(_HIDDEN_COPIES)]
     # All copies together count as much as the claims themselves, or the ridge would mean less.
     shares = np.repeat([0.5] + [0.5 / _HIDDEN_COPIES] * _HIDDEN_COPIES, len(truth))
     model = LogisticRegression(C=strength, max_iter=2000).fit(

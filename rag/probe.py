@@ -49,12 +49,12 @@ class ProbeSettings:
     """
 
     width: int = 96
-    epochs: int = 60
+    epochs: int = 40
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.2
-    noise: float = 0.1
+    noise: float = 0.8
     region_weight: float = 0.3
     seed: int = 0
 

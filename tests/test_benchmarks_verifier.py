@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 
 from benchmarks.verifier_claims import calibration_error, caption_figures
-from benchmarks.verifier_data import Asked, centres_inside, names_box, replace_word
+from benchmarks.verifier_data import (
+    Asked,
+    SceneLook,
+    centres_inside,
+    find_fillers,
+    names_box,
+    replace_word,
+    to_sample,
+)
 from benchmarks.verifier_search import draw_vectors
+from rag.looks import Look
 from rag.signals import Signals
 from rag.verifier import Verifier
 from tests.colour_clip import ColourClip
@@ -100,3 +109,25 @@ def test_a_fusion_that_gains_nothing_does_not_hold_its_bound() -> None:
     ]
     figures = {one.name: one for one in caption_figures(Verifier(clip), asked, resamples=20)}
     assert not figures["fusion_gain_foreign"].holds or figures["fusion_gain_foreign"].value == 0.0
+
+
+def scene_of(*pairs: tuple[str, str]) -> SceneLook:
+    look = Look((100, 100), ((0.0, 0.0, 40.0, 40.0),), np.ones(3, np.float32), np.ones((1, 3), np.float32))
+    true, false = (tuple(side) for side in zip(*pairs, strict=True))
+    return SceneLook("things/bags", look, true, false, ((10.0, 10.0, 30.0, 30.0),), ("bag of tablets",))
+
+
+def test_further_false_claims_fill_the_place_in_which_a_claim_and_its_twin_differ() -> None:
+    clip: Any = ColourClip()
+    tablets = [("The tablets are red.", "The tablets are blue."), ("The tablets are green.", "The tablets are red.")]
+    scenes = [
+        scene_of(tablets[0], ("There is a key on the table.", "There is a coin on the table.")),
+        scene_of(tablets[1], ("One message says “a”.", "One message says “b”.")),
+    ]
+    fillers = find_fillers(scenes)
+    assert fillers == {("The tablets are ", "."): ("red", "blue", "green")}
+    sample = to_sample(scenes[0], Verifier(clip), fillers)
+    assert clip.text_batches[-1] == [*scenes[0].true, *scenes[0].false, "The tablets are green."]
+    assert sample.truths.tolist() == [True, True, False, False, False]
+    # The region's centre lies in the box; the claims about tablets name it, those about the table do not.
+    assert sample.about[:, 0].tolist() == [True, False, True, False, True]
