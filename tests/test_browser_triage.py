@@ -41,6 +41,7 @@ def test_archive_is_scored_sorted_and_a_row_opens_in_examine(visit, tmp_path):
     page.wait_for_function("document.querySelector('#triage-table tbody th').innerText.endsWith('!2.png')")
     assert page.get_attribute("#triage-table th:has(button[data-pick='sort|name'])", "aria-sort") == "descending"
     page.fill("#triage-find input, #triage-find textarea", "1.png")
+    page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('#triage-table tbody tr').length === 1")
     page.focus("#triage-table button[data-pick='open|0']")
     page.keyboard.press("Enter")

@@ -127,8 +127,8 @@ def _wire_looking(
             return deliver(found)
         return {tabs: gr.Tabs(selected=EXAMINE_TAB)} | examine.open(*found)
 
-    for name in ("label", "which", "find"):
-        parts[name].input(answer(listeners.look), wanted, shown, trigger_mode="always_last", **_LOOKING)
+    for changes in (parts["label"].input, parts["which"].input, parts["find"].input, parts["find"].submit):
+        changes(answer(listeners.look), wanted, shown, trigger_mode="always_last", **_LOOKING)
     parts["threshold"].release(answer(listeners.look), wanted, shown, **_LOOKING)
     for name in ("histogram", "table"):
         pressed = parts[name].select(

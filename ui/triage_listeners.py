@@ -186,6 +186,7 @@ class TriageListeners:
         """
         if seen is None:
             return {}
+        label, which = label or seen.sight.label, which or seen.sight.which
         wanted = replace(seen.sight, label=label, threshold=float(threshold), which=which, find=find or "", page=0)
         action, _, what = pick.partition("|")
         extra: Updates = {}
