@@ -59,6 +59,15 @@ def test_only_reports_of_the_same_pictures_questions_and_truths_stand_together(s
     assert len(find_evaluations(shelf.list_saved())) == 3
 
 
+def test_the_operators_own_reports_come_before_those_of_bundled_models_however_many(folder, tmp_path):
+    for number, wrong in enumerate(((0,), (1,), (2,))):
+        report = make_report(f"shipped-{number}", label_rows(wrong=wrong, labels=("real", "fake")))
+        write_report(report, tmp_path / f"shipped-{number}" / "reports" / "validation", {})
+    groups = find_evaluations(Shelf(folder, bundled=tmp_path).list_saved())
+    assert [len(group) for group in groups.values()] == [2, 1, 3]
+    assert {each.report.name for each in next(iter(groups.values()))} == {"tuned", "zero-shot"}
+
+
 @pytest.fixture(scope="module")
 def client(tiny_zoo_file, tmp_path_factory):
     from models.loading import ModelLoader

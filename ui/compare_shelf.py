@@ -18,6 +18,8 @@ from ui.compare_pictures import check_pictures, read_thumbnails
 _LOG = logging.getLogger(__name__)
 # More would make a list that nobody reads; the operator is told.
 MAX_SAVED = 200
+# First part of the keys of the operator's own reports.
+_OWN = "reports"
 # Where reports lie below a folder: ``NAME/reports/EVALUATION/report.json`` beside bundled models, and the operator may
 # name one report, a folder of them, or a folder of such folders.
 _BUNDLED_DEPTH = "*/reports/*"
@@ -97,7 +99,7 @@ class Shelf:
         ]
         if self.folder is not None:
             files = sorted(file for depth in _DEPTHS for file in self.folder.glob(f"{depth}/{REPORT}".lstrip("/")))
-            found += [(f"reports/{file.parent.relative_to(self.folder).as_posix()}", file) for file in files]
+            found += [(f"{_OWN}/{file.parent.relative_to(self.folder).as_posix()}", file) for file in files]
         if len(found) > MAX_SAVED:
             _LOG.warning("%d reports; only the first %d are shown.", len(found), MAX_SAVED)
         return found[:MAX_SAVED]
@@ -116,11 +118,15 @@ class Shelf:
 
 
 def find_evaluations(saved: Iterable[Saved]) -> dict[str, tuple[Saved, ...]]:
-    """The reports of each evaluation, those with most reports first."""
+    """The reports of each evaluation: the operator's own come before those of bundled models, most reports first."""
     groups: dict[str, list[Saved]] = {}
     for each in saved:
         groups.setdefault(each.evaluation, []).append(each)
-    return {name: tuple(groups[name]) for name in sorted(groups, key=lambda name: -len(groups[name]))}
+
+    def rank(name: str) -> tuple[bool, int]:
+        return not any(each.key.startswith(f"{_OWN}/") for each in groups[name]), -len(groups[name])
+
+    return {name: tuple(groups[name]) for name in sorted(groups, key=rank)}
 
 
 def _read_saved(key: str, file: Path) -> Saved | str:
