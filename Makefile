@@ -23,7 +23,7 @@ check: .venv/dev.stamp
 	$(BIN)/python .ci/check_readme.py
 
 bench: .venv/dev.stamp
-	for name in cam vlm faithfulness training app; do $(BIN)/python -m benchmarks.$$name --save || exit 1; done
+	for name in cam vlm faithfulness localisation training triage app; do $(BIN)/python -m benchmarks.$$name --save || exit 1; done
 	$(BIN)/python .ci/check_readme.py --write
 
 clean:

@@ -1,7 +1,7 @@
 """Whether every command, path and figure in the README is true; ``--write`` renews the tables of figures.
 
-Tables between ``<!-- figures NAME -->`` and ``<!-- end -->`` are written from ``benchmarks/results/NAME.json``, the one
-named ``models`` from the ``metrics.json`` beside each bundled model.
+Tables between ``<!-- figures NAME -->`` and ``<!-- end -->`` are written from ``benchmarks/results/NAME.json``, those
+named ``models`` and ``doubt`` from the ``metrics.json`` and ``doubt.json`` beside each bundled model.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- figures (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MEAN_PRECISIONS = (("mAP50", "map50"), ("mAP50-95", "map50_95"))
+RETRIEVAL = (("recall@1", "recall_at_1"), ("recall@5", "recall_at_5"), ("AUROC", "auroc"))
 FRONT_MATTER = {"sdk": "gradio", "app_file": "app.py", "license": "agpl-3.0", "python_version": "3.11"}
 
 
@@ -94,8 +95,8 @@ def check_paths(text: str) -> Iterator[str]:
 
 def render_table(name: str) -> str:
     """One table of figures in Markdown."""
-    if name == "models":
-        return _models_table()
+    if name in ("models", "doubt"):
+        return _models_table() if name == "models" else _doubt_table()
     data = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     rows = ["| figure | measured | bound | holds | how |", "|---|---|---|---|---|"]
     for figure in data["figures"]:
@@ -118,10 +119,32 @@ def _models_table() -> str:
                 before = measured.get("before", {}).get(data_set)
                 figures = _describe(values) + (f"; before fine-tuning {_describe(before)}" if before else "")
                 rows.append(f"| {path.parent.name} | {data_set} | {values['pictures']} | {figures} |")
+        if "recall_at_1" in measured.get("validation", {}):
+            found = measured["validation"]
+            spans = ("{} {value:.3f} ({low:.3f} to {high:.3f})".format(title, **found[key]) for title, key in RETRIEVAL)
+            rows.append(f"| {path.parent.name} | validation | {found['photographs']} | {', '.join(spans)} |")
         if "heldout" in measured:
             before, after = measured["heldout"]["before"], measured["heldout"]["after"]
             gains = (f"{title} {before[key]:.3f}, fine-tuned {after[key]:.3f}" for title, key in MEAN_PRECISIONS)
             rows.append(f"| {path.parent.name} | heldout | {after['photos']} | {'; '.join(gains)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _doubt_table() -> str:
+    """How the bundled models are calibrated, and what they find strange."""
+    kinds = ("COCO photos", "charts", "other generators", "distorted faces")
+    rows = [
+        f"| model | temperature | ECE raw, calibrated | false alarms | {' | '.join(kinds)} |",
+        "|---" * (4 + len(kinds)) + "|",
+    ]
+    for path in sorted((ROOT / "assets" / "bundled").glob("*/doubt.json")):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        figures = found["figures"]
+        cells = (f"{figures['outside'][kind]['auroc']:.3f}" for kind in kinds)
+        rows.append(
+            f"| {path.parent.name} | {found['temperature']:.3f} | {figures['ece_raw']:.3f}, {figures['ece']:.3f} "
+            f"| {figures['false_alarm_measured']:.1%} | {' | '.join(cells)} |"
+        )
     return "\n".join(rows) + "\n"
 
 
