@@ -57,7 +57,7 @@ def make_figures(rows: Sequence[Row]) -> list[Figure]:
     figures = []
     for (name, model), group in groupby(rows, key=lambda row: (row.set, row.model)):
         able = [row for row in group if CATALOG[row.method].class_aware]
-        best = max(able, key=lambda row: row.value(SCORE, "lead"))
+        best = max(able, key=lambda row: round(row.value(SCORE, "lead"), 4))
         told = "; ".join(
             f"{FIGURES[figure].title} {_interval(best, figure)}, random maps {best.value(figure, 'random'):.2f}, "
             f"blob in the centre {best.value(figure, 'centre'):.2f}"

@@ -30,7 +30,7 @@ class DefaultMethod:
 DEFAULTS: Mapping[str, DefaultMethod] = MappingProxyType(
     {
         "classifier": DefaultMethod("eigengradcam", pointing=0.9245, chance=0.1547),
-        "clip": DefaultMethod("gradcam", pointing=0.24, chance=0.125),
+        "clip": DefaultMethod("gradcam", pointing=0.31, chance=0.146),
     }
 )
 """Kind of model (``ModelSpec.kind``) to its method."""
