@@ -17,3 +17,8 @@ def fresh_path(name: str) -> Path:
     folder = Path(get_upload_folder()) / "exhibit" / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return folder / name
+
+
+def is_upload(path: Path) -> bool:
+    """Whether a path that a browser sent is a file that was uploaded; no other file of this machine may be read."""
+    return path.is_file() and path.resolve().is_relative_to(Path(get_upload_folder()).resolve())

@@ -21,7 +21,7 @@ from bulk.results import Place, Run
 from bulk.sources import Item, Reader, list_items
 from models.errors import ExhibitError
 from models.imaging import SourceImage, read_image
-from ui.files import fresh_path
+from ui.files import fresh_path, is_upload
 from ui.services import Services
 from ui.text import say
 
@@ -103,10 +103,8 @@ def check_uploads(language: str, files: Sequence[Path]) -> list[Path]:
     Raises:
         ExhibitError: one was not uploaded.
     """
-    uploads = Path(get_upload_folder()).resolve()
-    for file in files:
-        if not (file.is_file() and file.resolve().is_relative_to(uploads)):
-            raise ExhibitError(say(language, "triage.choose"))
+    if not all(map(is_upload, files)):
+        raise ExhibitError(say(language, "triage.choose"))
     return list(files)
 
 

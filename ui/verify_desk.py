@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from threading import Event, RLock
 from typing import TYPE_CHECKING, Any
 
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from explain import render
@@ -26,7 +25,7 @@ from rag.generator import Answerer, ExtractiveAnswerer, LocalAnswerer
 from rag.index import Index
 from rag.retriever import Retriever
 from rag.schema import Answer, ClaimVerdict, Evidence, Reliability, measure_reliability
-from ui.files import fresh_path
+from ui.files import fresh_path, is_upload
 from ui.services import Services
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ def check_upload(path: Path) -> Path:
     Raises:
         ExhibitError: it lies elsewhere on the machine.
     """
-    if not path.resolve().is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+    if not is_upload(path):
         raise ExhibitError("This file was not uploaded, or is kept no longer; bring it again.")
     return path
 
