@@ -285,6 +285,7 @@ def test_screenshots_for_the_readme(visit):
         page.click(f"#examples button[data-pick={example}]")
         page.wait_for_selector("#facts .hash")
         examine(page)
-        page.wait_for_selector("#viewer img")
+        page.wait_for_selector("#badge .trust")
+        page.wait_for_selector("#trust-curves .js-plotly-plot .legend")
         page.wait_for_timeout(1500)
         page.screenshot(path=folder / f"{name}.png", full_page=True)

@@ -6,6 +6,7 @@ Only Gradio's wiring stands here; the behaviour is in ``ui/compare_listeners.py`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -15,6 +16,7 @@ from ui.compare_listeners import MAX_COMPARED, CompareListeners, Wanted
 from ui.compare_shelf import Saved
 from ui.errors import guard
 from ui.examine import EXAMINE_TAB, ExamineTab
+from ui.files import check_upload
 from ui.layout import ANNOUNCE_SCRIPT, STATE_LIFETIME_S
 from ui.listeners import Opening
 from ui.services import Services
@@ -92,6 +94,7 @@ def _wire_choice(listeners: CompareListeners, parts: dict[str, Any], wanted: lis
         return listeners.translate(spoken, uploads, _wanted(*choice))
 
     def add(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Iterator[Updates]:  # noqa: ANN401 - as above, and the file
+        check_upload(Path(choice[-1]["path"]))
         yield from listeners.add(spoken, uploads, _wanted(*choice[:-1]), choice[-1])
 
     answer = _listener(listeners, parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -16,6 +17,7 @@ import gradio as gr
 from ui.errors import guard
 from ui.faithfulness import MEASURING_AT_ONCE, MEASURING_QUEUE
 from ui.faithfulness_listeners import Trusting
+from ui.files import check_upload
 from ui.layout import Controls, create_controls
 from ui.listeners import Chosen, Kept, Listeners, Opening, Wishes
 from ui.pictures import View
@@ -115,6 +117,8 @@ def _wire_choice(controls: Controls, listeners: Listeners, language: gr.Radio) -
     outputs: list[Any] = [c.chosen, c.picture, c.facts, c.status, c.stop]
 
     def choose(spoken: str, payload: dict[str, Any] | None, chosen: Chosen | None) -> Updates:
+        if payload:
+            check_upload(Path(payload["path"]))
         return listeners.choose(spoken, payload, chosen)
 
     def choose_example(spoken: str, event: gr.SelectData) -> Updates:

@@ -25,7 +25,7 @@ from rag.generator import Answerer, ExtractiveAnswerer, LocalAnswerer
 from rag.index import Index
 from rag.retriever import Retriever
 from rag.schema import Answer, ClaimVerdict, Evidence, Reliability, measure_reliability
-from ui.files import fresh_path, is_upload
+from ui.files import check_upload, fresh_path
 from ui.services import Services
 
 if TYPE_CHECKING:
@@ -234,17 +234,6 @@ def _enlarged(photo: Image.Image) -> Image.Image:
     """A copy at least large enough that an outline hides little of it."""
     factor = max(1.0, LEAST_SIDE_PX / max(photo.size))
     return photo.resize((round(photo.width * factor), round(photo.height * factor)), Image.Resampling.BICUBIC)
-
-
-def check_upload(path: Path) -> Path:
-    """A path that a browser sent, if it is a file that was uploaded.
-
-    Raises:
-        ExhibitError: it lies elsewhere on the machine.
-    """
-    if not is_upload(path):
-        raise ExhibitError("This file was not uploaded, or is kept no longer; bring it again.")
-    return path
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -12,10 +12,11 @@ from models.errors import ExhibitError
 from models.imaging import SourceImage
 from rag.schema import Evidence
 from ui import markup, verify_markup
+from ui.files import check_upload
 from ui.services import Services
 from ui.text import say
 from ui.updates import Updates, merge
-from ui.verify_desk import DOMAINS, ENDPOINT, EXTRACTIVE, LOCAL, Checked, VerifyDesk, check_upload
+from ui.verify_desk import DOMAINS, ENDPOINT, EXTRACTIVE, LOCAL, Checked, VerifyDesk
 
 NO_INDEX, OWN_INDEX = "", "own"
 
