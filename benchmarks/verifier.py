@@ -1,19 +1,21 @@
 """The verifier: how well claims are told apart, what a check costs, and how fast evidence is found.
 
 python -m benchmarks.verifier
+python -m benchmarks.verifier --only casework cost
 python -m benchmarks.verifier --json --save
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.report import Figure, arguments, interleaved, median, report
+from benchmarks.report import Figure, add_options, interleaved, median, report
 from benchmarks.verifier_calibration import captioned, open_verifier
 from benchmarks.verifier_claims import caption_figures, casework_figures, object_figures
 from benchmarks.verifier_data import Photo, ask_captions, look_at_scenes
@@ -28,6 +30,7 @@ from rag.signals import claim_texts
 from rag.verifier import Verifier
 
 CLIP = "bundled-openclip"
+PARTS = ("recall", "captions", "objects", "casework", "cost", "search")
 SCENES_SEED, SCENES = 202, 200
 ANSWER = (
     "Two brown dogs run over the grass.",
@@ -40,19 +43,25 @@ ANSWER = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and save if asked."""
-    options = arguments("Claims told apart, the cost of a check, retrieval against exact search.", argv)
+    parser = argparse.ArgumentParser(
+        description="Claims told apart, the cost of a check, retrieval against exact search."
+    )
+    add_options(parser)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--scenes", type=int, default=SCENES, metavar="N", help="drawn scenes to measure on")
+    options = parser.parse_args(argv)
     warnings.filterwarnings("ignore")
     verifier = open_verifier(CLIP, sentences=True)
     photos, corpus = captioned()
-    figures = [
-        _recall(verifier.clip, photos),
-        *caption_figures(verifier, ask_captions(verifier, photos, corpus)),
-        *object_figures(verifier),
-        *_casework(verifier),
-        _cost(verifier, photos[0].open()),
-        *search_figures(verifier.clip, [photo.open() for photo in photos]),
-    ]
-    report("verifier", figures, options)
+    parts: dict[str, Callable[[], Sequence[Figure]]] = {
+        "recall": lambda: [_recall(verifier.clip, photos)],
+        "captions": lambda: caption_figures(verifier, ask_captions(verifier, photos, corpus)),
+        "objects": lambda: object_figures(verifier),
+        "casework": lambda: _casework(verifier, options.scenes),
+        "cost": lambda: [_cost(verifier, photos[0].open())],
+        "search": lambda: search_figures(verifier.clip, [photo.open() for photo in photos]),
+    }
+    report("verifier", [figure for part in PARTS if part in options.only for figure in parts[part]()], options)
     return 0
 
 
@@ -76,7 +85,7 @@ def _recall(clip: ImageTextModel, photos: Sequence[Photo]) -> Figure:
     )
 
 
-def _casework(verifier: Verifier) -> list[Figure]:
+def _casework(verifier: Verifier, scenes: int) -> list[Figure]:
     found = find_fusion(verifier.clip.status.weights_sha256, "casework")
     if found is None:
         raise FileNotFoundError(
@@ -86,7 +95,7 @@ def _casework(verifier: Verifier) -> list[Figure]:
     calibrated = Verifier(
         verifier.clip, fusion, probe=load_probe(file.with_name(fusion.probe)), detector=verifier.detector
     )
-    return casework_figures(calibrated, list(look_at_scenes(calibrated, SCENES_SEED, SCENES)), SCENES_SEED)
+    return casework_figures(calibrated, list(look_at_scenes(calibrated, SCENES_SEED, scenes)), SCENES_SEED)
 
 
 def _cost(verifier: Verifier, image: Image.Image) -> Figure:
