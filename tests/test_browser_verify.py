@@ -53,7 +53,7 @@ def test_files_are_indexed_asked_and_each_claim_shows_why(visit, tmp_path):
     page.click("#verify-claims button.claim >> nth=0")
     page.wait_for_selector("#verify-claim .signals")
     assert page.get_attribute("#verify-claims button.claim >> nth=0", "aria-pressed") == "true"
-    assert page.is_visible("#verify-claim figure img")
+    page.wait_for_selector("#verify-claim figure img")
     keep(page, "wide")
     assert overflow(page) <= 0
 
