@@ -16,8 +16,7 @@ def open_compare(page) -> None:
     try:
         page.wait_for_selector("#compare-figures table", timeout=PATIENCE_MS / 6)
     except TooLate:
-        # A press in the very moment in which Gradio wires a new page is seen but not told to the server; a person presses
-        # again.
+        # A press in the moment in which Gradio wires a new page is shown, but not told to the server: press again.
         page.get_by_role("tab").nth(0).click()
         page.get_by_role("tab").nth(2).click()
     page.wait_for_selector("#compare-figures table")
