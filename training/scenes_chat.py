@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.scenes_common import (
     CHAT,
+    PLACE,
     SHEET_PX,
+    SUBSTANCE,
     UNRELATED,
     Claim,
     Colour,
@@ -23,10 +25,14 @@ from training.scenes_common import (
     load_font,
     vary,
 )
+from training.scenes_ordinary import draw_ordinary
+from training.scenes_places import draw_place
 from training.scenes_surfaces import lay_surface
+from training.scenes_things import draw_things
 from training.scenes_words import LANGUAGES, Language, fill_line
 
 INK_DARK, INK_LIGHT = (24, 24, 28), (238, 238, 242)
+WITH_PHOTO = 0.6  # of all chats, whatever they are about
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,14 @@ _LOOKS = (
 
 @dataclass(frozen=True)
 class _Message:
-    """One message; ``part`` names it where it decides the class, and is empty where it does not."""
+    """One message; ``part`` names it where it decides the class, and is empty where it does not.
+
+    A photo has no text but the scene that was photographed.
+    """
 
     text: str
     part: str
+    photo: Scene | None = None
 
 
 def draw_chat(label: int, random: Random) -> Scene:
@@ -89,6 +99,8 @@ def draw_chat(label: int, random: Random) -> Scene:
     language, look = LANGUAGES[code], _vary_look(random.choice(_LOOKS), random)
     on_phone = random.random() < 0.4
     messages = _choose_messages(label, language, random)
+    if random.random() < WITH_PHOTO:
+        messages.insert(random.randrange(2), _send_photo(label, random))
     screen = _Screen(code, look, random.randint(380, 440) if on_phone else SHEET_PX, random)
     shown = screen.fill(messages)
     sheet = _lay_phone(screen.sheet, look, random) if on_phone else screen.sheet
@@ -100,9 +112,32 @@ def draw_chat(label: int, random: Random) -> Scene:
         change_one("The messages are written in {}.", language.name, random.choice(others)),
         change_one("The messenger has a {} theme.", theme, other_theme),
         change_one("The chat is about {}.", about, other_topic),
-        _claim_message(random.choice(shown), messages, language, random),
+        *(_claim_photo(one.photo, random) for one in shown if one.photo),
+        *(_claim_message(one, messages, language, random) for one in _choose_written(shown, random)),
     ]
     return Scene(sheet, label, f"chat/{code}", caption, claims)
+
+
+def _choose_written(shown: list[_Message], random: Random) -> list[_Message]:
+    """One of the messages in words, if there are any."""
+    written = [message for message in shown if message.photo is None]
+    return [random.choice(written)] if written else []
+
+
+def _send_photo(label: int, random: Random) -> _Message:
+    """What a dealer sends, the goods or where they lie; or what anybody does, which may look much like it."""
+    if label == CHAT:
+        goods = random.random() < 0.5
+        scene = draw_things(SUBSTANCE, random) if goods else draw_place(PLACE, random)
+        return _Message("", "deal photo", scene)
+    draw = random.choice((draw_ordinary, draw_things, draw_place))
+    return _Message("", "harmless photo", draw(UNRELATED, random))
+
+
+def _claim_photo(scene: Scene, random: Random) -> Claim:
+    claim = random.choice(scene.claims)
+    true, false = (f"In the photo sent, {text[0].lower()}{text[1:]}" for text in (claim.true, claim.false))
+    return Claim(true, false)
 
 
 def _claim_message(said: _Message, messages: list[_Message], language: Language, random: Random) -> Claim:
@@ -180,8 +215,10 @@ class _Screen:
         mine = random.random() < 0.5
         for message in messages:
             used = self._draw_message(message, mine, y, bottom - 2)
-            if not used:
+            if not used and message.photo is None:
                 break
+            if not used:
+                continue
             shown.append(message)
             y += used + random.randint(4, 14)
             mine = mine if random.random() < 0.35 else not mine
@@ -192,8 +229,30 @@ class _Screen:
         red, green, blue = (round(0.62 * a + 0.38 * b) for a, b in zip(ink, ground, strict=True))
         return red, green, blue
 
+    def _draw_photo(self, scene: Scene, part: str, mine: bool, y: int, bottom: int) -> int:
+        """Draw a sent photo; its height in px, or 0 where it would not fit below others."""
+        look, sheet, random = self.look, self.sheet, self.random
+        photo = _crop(scene.sheet.rgb, random)
+        on_right = mine and look.radius > 0
+        side = 46 if look.avatars and not on_right else 12
+        room = (bottom - y) / photo.height  # a keyboard leaves little; below a quarter of the screen nothing is seen
+        zoom = min(sheet.size[0] * random.uniform(0.48, 0.64) / photo.width, room)
+        width, height = round(photo.width * zoom), round(photo.height * zoom)
+        if width < sheet.size[0] / 4:
+            return 0
+        left = sheet.size[0] - width - 12 if on_right else side
+        shape = Image.new("L", (width, height), 0)
+        ImageDraw.Draw(shape).rounded_rectangle((0, 0, width, height), min(look.radius, 20), fill=255)
+        sheet.rgb.paste(photo.resize((width, height), Image.Resampling.BILINEAR), (left, y), shape)
+        if side > 12:
+            self._draw_face(22, y + 18, 16)
+        ImageDraw.Draw(sheet.ids).rectangle((left, y, left + width, y + height), fill=sheet.add_part(part))
+        return height
+
     def _draw_message(self, message: _Message, mine: bool, y: int, bottom: int) -> int:
         """Draw one bubble; its height in px, or 0 where it would not fit below others."""
+        if message.photo is not None:
+            return self._draw_photo(message.photo, message.part, mine, y, bottom)
         look, draw, width = self.look, self.sheet.draw, self.sheet.size[0]
         listed = look.radius == 0  # no bubbles: every message on the left with its writer's face
         on_right = mine and not listed
@@ -297,6 +356,13 @@ class _Screen:
                 draw.text((x + pitch / 2, y + 19), letter, fill=_ink(key), font=self.small, anchor="mm")
         draw.rounded_rectangle((width * 0.25, top + 140, width * 0.75, top + 174), 5, fill=key)
         return 180
+
+
+def _crop(photo: Image.Image, random: Random) -> Image.Image:
+    """The middle of a square picture: all of it, or a broad or an upright part."""
+    width, height = random.choice(((SHEET_PX, SHEET_PX), (SHEET_PX, 400), (420, SHEET_PX)))
+    left, top = (photo.width - width) // 2, (photo.height - height) // 2
+    return photo.crop((left, top, left + width, top + height))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, room: float) -> list[str]:
