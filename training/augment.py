@@ -20,19 +20,20 @@ def augment_pictures(pictures: Tensor, crop: int, recipe: AugmentRecipe) -> Tens
     """Crop and change a batch of pictures.
 
     Args:
-        pictures: uint8 (n, 3, h, w).
+        pictures: uint8 (n, 3, h, w), or with further channels (masks), which are moved alike and keep their values.
         crop: side of the random crop in pixels, at most h and w.
         recipe: what to do and how often.
 
     Returns:
-        float32 (n, 3, crop, crop) in [0, 1], contiguous.
+        float32 (n, channels, crop, crop) in [0, 1], contiguous.
     """
     moved = _random_affine(pictures, recipe)
     cut = _random_crop(moved, crop, recipe.shift)
     flipped = _chosen(len(cut), recipe.flip)
     cut[flipped] = cut[flipped].flip(3)
+    cut, masks = cut[:, :3], cut[:, 3:]
     for index in torch.nonzero(_chosen(len(cut), recipe.jpeg)).flatten().tolist():
-        cut[index] = _recompress(cut[index])
+        cut[index] = _recompress(cut[index].contiguous())
     pixels = cut.float().div_(255)
     if recipe.colour:
         pixels = _jitter_colour(pixels, recipe.colour)
@@ -40,7 +41,7 @@ def augment_pictures(pictures: Tensor, crop: int, recipe: AugmentRecipe) -> Tens
     pixels = _random_sharpen(pixels, recipe.sharpen)
     pixels = _random_noise(pixels, recipe.noise, recipe.noise_std)
     pixels = _random_erase(pixels, recipe.erase)
-    return pixels.clamp_(0, 1).contiguous()
+    return torch.cat([pixels.clamp_(0, 1), masks.float().div_(255)], 1)
 
 
 def mix_batch(pixels: Tensor, targets: Tensor, recipe: AugmentRecipe) -> tuple[Tensor, Tensor]:

@@ -26,19 +26,24 @@ class Student(nn.Module):
 
     Args:
         student: image classifier; with heads its hidden states are (n, prefix + patches, width).
-        by_patch: whether patches answer too.
+        patch_classes: number of answers each patch gives; 0 for none.
         hint_channels: channels of the teacher's feature maps that layers at equal distances learn to foretell.
         side: of the pictures it takes, in pixels, where its teacher sees larger ones; those are made smaller here.
     """
 
     def __init__(
-        self, student: PreTrainedModel, *, by_patch: bool, hint_channels: Sequence[int] = (), side: int | None = None
+        self,
+        student: PreTrainedModel,
+        *,
+        patch_classes: int = 0,
+        hint_channels: Sequence[int] = (),
+        side: int | None = None,
     ) -> None:
         super().__init__()
         self.side = side
         self.student = student
         self.config = student.config
-        self.head = _linear_head(student, len(student.config.id2label or {})) if by_patch else None
+        self.head = _linear_head(student, patch_classes) if patch_classes else None
         self.hints = nn.ModuleList(_linear_head(student, channels) for channels in hint_channels)
 
     def forward(self, pixel_values: Tensor) -> dict[str, Any]:

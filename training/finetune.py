@@ -27,7 +27,8 @@ from training.distillation import Student, Teacher
 from training.errors import DataError, RecipeError, RunError
 from training.files import write_whole
 from training.initialise import start_like_convolution
-from training.labelled import LabelledSet, read_labelled
+from training.labelled import read_labelled
+from training.masks import read_masks
 from training.pictures import Pictures, decode_pictures, read_statistics
 from training.plots import save_loss_curve
 from training.recipe import FILTERS, DistillRecipe, Recipe, read_recipe, write_recipe
@@ -98,6 +99,7 @@ def finetune(
         dev_set,
         recipe=recipe.train,
         teacher=learner.teacher,
+        mask_weight=recipe.mask_weight,
         resumed_from=checkpoint,
     )
     trained = train_to_end(
@@ -167,13 +169,15 @@ def build_learner(recipe: Recipe) -> Learner:
         checkpoint_activations(classifier)
     if recipe.image.resample is not None:
         processor.resample = FILTERS[recipe.image.resample]
+    classes = len(classifier.config.id2label or {})
     if recipe.distill is None:
-        return Learner(classifier, Student(classifier, by_patch=False), processor, None, processor)
+        student = Student(classifier, patch_classes=classes + 1 if recipe.mask_weight else 0)
+        return Learner(classifier, student, processor, None, processor)
     network, taught_by = _load_teacher(recipe.distill, processor, classifier)
     teacher = Teacher(network, recipe.distill)
     student = Student(
         classifier,
-        by_patch=bool(recipe.distill.patches),
+        patch_classes=classes if recipe.distill.patches else 0,
         hint_channels=teacher.hint_channels,
         side=recipe.image.crop if recipe.distill.size else None,
     )
@@ -220,16 +224,18 @@ def _load_teacher(
 def _read_splits(recipe: Recipe, data: Path, learner: Learner) -> tuple[Pictures, Pictures | None]:
     if not (data / "train.parquet").exists():
         raise RunError(f"{data}: holds no train.parquet; write it with python -m training prepare.")
-    train = _decode_split(read_labelled(data / "train.parquet", recipe.labels), learner, recipe, training=True)
+    train = _decode_split(data / "train.parquet", learner, recipe, training=True)
     if len(train) < (fewest := recipe.train.micro_batch or recipe.train.batch_size):
         raise DataError(f"{len(train)} pictures to learn from do not fill one batch of {fewest}; add more.")
     held_out = data / "validation.parquet"
     if not held_out.exists():
         return train, None
-    return train, _decode_split(read_labelled(held_out, recipe.labels), learner, recipe, training=False)
+    return train, _decode_split(held_out, learner, recipe, training=False)
 
 
-def _decode_split(labelled: LabelledSet, learner: Learner, recipe: Recipe, *, training: bool) -> Pictures:
+def _decode_split(file: Path, learner: Learner, recipe: Recipe, *, training: bool) -> Pictures:
+    labelled = read_labelled(file, recipe.labels)
+    masked = training and recipe.mask_weight > 0
     pixels, readable = decode_pictures(labelled, learner.training_processor if training else learner.processor)
     label2id = {str(label): int(index) for index, label in (learner.classifier.config.id2label or {}).items()}
     unknown = set(labelled.names) - set(label2id)
@@ -245,4 +251,5 @@ def _decode_split(labelled: LabelledSet, learner: Learner, recipe: Recipe, *, tr
         crop=crop if training else None,
         augment=recipe.augment if training else None,
         seed=recipe.seed,
+        masks=read_masks(file, readable, pixels.shape[-1]) if masked else None,
     )

@@ -70,6 +70,7 @@ class Pictures(Dataset[Any]):
         crop: side of the training crop in pixels.
         seed: of the random changes.
         augment: how to change training pictures; None leaves them whole and unchanged.
+        masks: uint8 (n, 1, h, w) of what decides, for training pictures that have them.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Pictures(Dataset[Any]):
         crop: int | None = None,
         augment: AugmentRecipe | None = None,
         seed: int = 0,
+        masks: Tensor | None = None,
     ) -> None:
         self.pixels = pixels
+        self._masks = masks
         self._targets = torch.nn.functional.one_hot(torch.tensor(labels), classes).float()
         mean, std = read_statistics(processor)
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
@@ -101,8 +104,14 @@ class Pictures(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """One batch, which is what the data loader asks for: ``pixel_values`` and ``labels`` (n, classes)."""
+        """One batch, which is what the data loader asks for.
+
+        Returns:
+            ``pixel_values`` (n, 3, h, w), ``labels`` (n, classes) and, where there are some, ``masks`` (n, h, w).
+        """
         pixels, targets = self.pixels[indices], self._targets[indices]
+        if self._masks is not None:
+            pixels = torch.cat([pixels, self._masks[indices]], 1)
         if self._augment is None:
             values = pixels.float().div_(255)
         else:
@@ -112,7 +121,8 @@ class Pictures(Dataset[Any]):
                 torch.manual_seed(hash_batch(self._seed, indices))
                 values = augment_pictures(pixels, self._crop, self._augment)
                 values, targets = mix_batch(values, targets, self._augment)
-        return {"pixel_values": (values - self.mean) / self.std, "labels": targets}
+        batch = {"pixel_values": (values[:, :3] - self.mean) / self.std, "labels": targets}
+        return batch if self._masks is None else batch | {"masks": values[:, 3]}
 
 
 def hash_batch(seed: int, indices: Sequence[int]) -> int:

@@ -170,6 +170,17 @@ class Recipe(Strict):
     augment: AugmentRecipe = AugmentRecipe()
     train: TrainRecipe
     distill: DistillRecipe | None = None
+    mask_weight: float = Field(default=0.0, ge=0)
+    """For transformers: weight of the loss by which every patch learns from the column ``mask`` of the training
+    pictures whether it shows what decides the class (``training/masks.py``)."""
+
+    @model_validator(mode="after")
+    def _one_teacher_of_patches(self) -> Recipe:
+        if self.mask_weight and self.distill is not None:
+            raise ValueError("patches learn from masks or from a teacher; give either mask_weight or distill")
+        if self.mask_weight and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError("mask_weight: masks of mixed pictures would be wrong; leave out mixup and cutmix")
+        return self
 
 
 def read_recipe(path: Path, changes: Mapping[str, object] | None = None) -> Recipe:

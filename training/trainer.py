@@ -18,6 +18,7 @@ from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArgum
 from training.checkpoints import CheckpointCallback, RunningAverage
 from training.distillation import Teacher
 from training.errors import RecipeError
+from training.masks import mask_loss
 from training.memory import check_memory
 from training.optimizer import MuonWithAdamW
 from training.pictures import Pictures, keep_batch
@@ -36,6 +37,7 @@ class ClassifierTrainer(Trainer):
         held_out: pictures to evaluate on, if any.
         recipe: optimiser, decay of the running average, label smoothing (used without a teacher).
         teacher: labels the training pictures besides their own labels, if any.
+        mask_weight: of the loss of patches, for a student whose patches answer to masks.
         resumed_from: the checkpoint to continue, if any.
     """
 
@@ -48,6 +50,7 @@ class ClassifierTrainer(Trainer):
         *,
         recipe: TrainRecipe,
         teacher: Teacher | None,
+        mask_weight: float = 0.0,
         resumed_from: Path | None,
     ) -> None:
         self.average = RunningAverage(module, recipe.ema_decay)
@@ -55,6 +58,7 @@ class ClassifierTrainer(Trainer):
         self.optimizer: Optimizer | None = None
         self._held_out = held_out
         self._teacher = teacher
+        self._mask_weight = mask_weight
         self._recipe = recipe
         super().__init__(
             model=module,
@@ -80,6 +84,8 @@ class ClassifierTrainer(Trainer):
         else:
             smoothing = self._recipe.label_smoothing if model.training else 0.0
             loss = F.cross_entropy(outputs["logits"].float(), inputs["labels"], label_smoothing=smoothing)
+            if model.training and "masks" in inputs:
+                loss = loss + self._mask_weight * mask_loss(outputs["patch_logits"], inputs["masks"], inputs["labels"])
         return (loss, {"logits": outputs["logits"]}) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
