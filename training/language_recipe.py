@@ -33,6 +33,9 @@ class AdapterRecipe(Strict):
     dropout: float = Field(default=0.05, ge=0, lt=1)
     targets: str
     """Regular expression that the full names of the adapted linear layers match."""
+    tower: str | None = None
+    """Folder of a ``ViTForImageClassification`` that has learnt the task; its weights come with the adapter as a SigLIP
+    tower of its own (peft's ``modules_to_save``), in place of the base's. Frozen unless ``model.train_tower``."""
 
 
 class LanguageModelRecipe(Strict):
@@ -48,7 +51,8 @@ class LanguageModelRecipe(Strict):
     """How weights are kept that an adapter leaves as they are. ``nf4`` (QLoRA, Dettmers et al. 2023) takes 4 bits each,
     double quantisation, computed in bfloat16; tower, projector and output layer are not quantised."""
     train_tower: bool = False
-    """Train the vision tower with the other parts; without an adapter, whose ``targets`` say what of it is trained."""
+    """Train the vision tower with the other parts: of a model without an adapter, or the adapter's own ``tower``. Of
+    the base's tower an adapter trains what its ``targets`` name."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> LanguageModelRecipe:
@@ -128,7 +132,7 @@ class LanguageRecipe(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> LanguageRecipe:
-        if self.adapter is not None and self.model.train_tower:
+        if self.adapter is not None and self.model.train_tower and self.adapter.tower is None:
             raise ValueError("model.train_tower is for whole parts; adapter.targets say what of the tower is trained")
         if self.adapter is None and self.model.precision != "fp32":
             raise ValueError(

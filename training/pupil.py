@@ -22,7 +22,7 @@ from models.precision import keep_gradients, load_options, skeleton
 from training.errors import RecipeError
 from training.language_recipe import LanguageRecipe
 from training.questions import QuestionSet
-from training.small_paligemma import build_small_paligemma
+from training.small_paligemma import build_small_paligemma, load_vit, start_tower
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +104,13 @@ def build_pupil(recipe: LanguageRecipe, questions: QuestionSet) -> Pupil:
             f"adapter: the code of {recipe.family} computes with its weights directly, where an adapter would do "
             "nothing; leave it out, and the decoder is trained as a whole."
         )
+    brought = _bring_tower(network, family, recipe.adapter.tower) if recipe.adapter.tower else None
     lora = peft.LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=recipe.adapter.alpha,
         lora_dropout=recipe.adapter.dropout,
         target_modules=recipe.adapter.targets,
+        modules_to_save=brought,
         task_type="CAUSAL_LM",
         base_model_name_or_path=recipe.model.start,
     )
@@ -116,6 +118,8 @@ def build_pupil(recipe: LanguageRecipe, questions: QuestionSet) -> Pupil:
         adapted = peft.get_peft_model(network, lora)
     except ValueError as error:
         raise RecipeError(f"adapter.targets: {' '.join(str(error).split())[:300]}") from error
+    if brought and not recipe.model.train_tower:  # peft lets learn whatever comes with an adapter
+        _tower(adapted.get_base_model(), family).requires_grad_(requires_grad=False)
     fold_adapters(adapted)
     return Pupil(adapted, processor, family)
 
@@ -126,6 +130,16 @@ def _tower(network: Any, family: Family) -> nn.Module:  # noqa: ANN401
         network.remote.model.vision if family.remote_code else network.get_submodule(family.anatomy(network).tower)
     )
     return found
+
+
+def _bring_tower(network: Any, family: Family, folder: str) -> list[str]:  # noqa: ANN401
+    """Start the tower from a ViT's weights; the names of all its parts, which are to come with the adapter.
+
+    Each part is named by itself, since what explains a network hooks into the blocks around them.
+    """
+    name, tower = family.anatomy(network).tower, _tower(network, family)
+    start_tower(tower, load_vit(folder)[0])
+    return [f"{name}.{part}" for part, module in tower.named_modules() if any(True for _ in module.parameters(False))]
 
 
 def _load(recipe: LanguageRecipe, family: Family) -> tuple[Any, Any]:

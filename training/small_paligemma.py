@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -55,7 +56,7 @@ def build_small_paligemma(
     Raises:
         RecipeError: if the tower's folder cannot be loaded, is no ViT, or differs from SigLIP in activation or shape.
     """
-    vit, image_processor = _load_vit(recipe.tower)
+    vit, image_processor = load_vit(recipe.tower)
     side = int(vit.config.image_size)
     tokenizer = train_tokenizer([*texts, *recipe.texts], recipe.vocabulary)
     siglip_processor = SiglipImageProcessor(
@@ -88,7 +89,7 @@ def build_small_paligemma(
         **special,
     )
     network = PaliGemmaForConditionalGeneration(config)
-    _start_tower(network, vit)
+    start_tower(network.model.vision_tower, vit)
     return network, processor
 
 
@@ -114,18 +115,26 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def _load_vit(folder: str) -> tuple[PreTrainedModel, Any]:
+def load_vit(folder: str) -> tuple[PreTrainedModel, Any]:
+    """A ``ViTForImageClassification`` (float32) and its image processor.
+
+    Raises:
+        RecipeError: if the folder holds none.
+    """
     if not (Path(folder) / "config.json").is_file():
-        raise RecipeError(f"model.build.tower: {folder}: holds no config.json; train or bundle the ViT first.")
+        raise RecipeError(f"tower: {folder}: holds no config.json; train or bundle the ViT first.")
     vit = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     if vit.config.model_type != "vit":
-        raise RecipeError(f"model.build.tower: {folder}: is a {vit.config.model_type}, not a vit.")
+        raise RecipeError(f"tower: {folder}: is a {vit.config.model_type}, not a vit.")
     return vit, AutoImageProcessor.from_pretrained(folder)
 
 
-def _start_tower(network: PaliGemmaForConditionalGeneration, vit: Any) -> None:  # noqa: ANN401
-    """Copy the ViT's weights into the SigLIP tower, dropping the class token and its position."""
-    tower: Any = network.model.vision_tower
+def start_tower(tower: nn.Module, vit: Any) -> None:  # noqa: ANN401
+    """Copy a ViT's weights into a SigLIP tower, dropping the class token and its position.
+
+    Raises:
+        RecipeError: if the two differ in shape.
+    """
     state = vit.vit.state_dict()
     copied = {
         "embeddings.patch_embedding.weight": state["embeddings.patch_embeddings.projection.weight"],
@@ -138,8 +147,7 @@ def _start_tower(network: PaliGemmaForConditionalGeneration, vit: Any) -> None: 
         for ours, theirs in BLOCK_NAMES.items():
             for kind in ("weight", "bias"):
                 copied[f"encoder.layers.{index}.{ours}.{kind}"] = state[f"layers.{index}.{theirs}.{kind}"]
-    report = tower.load_state_dict(copied, strict=False)
-    if report.missing_keys or report.unexpected_keys:
-        raise RecipeError(
-            f"model.build.tower: the tower does not fit: {[*report.missing_keys, *report.unexpected_keys][:3]}."
-        )
+    try:
+        tower.load_state_dict(copied)
+    except RuntimeError as error:
+        raise RecipeError(f"tower: the ViT does not fit: {' '.join(str(error).split())[:300]}") from error
