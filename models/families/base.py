@@ -243,7 +243,11 @@ def closing_norm(module: nn.Module, tower: str) -> str:
     Raises:
         ModelUnavailableError: the tower does not end in one.
     """
-    found = [name for name, part in module.get_submodule(tower).named_children() if isinstance(part, nn.LayerNorm)]
+    found = [
+        name
+        for name, part in module.get_submodule(tower).named_children()
+        if isinstance(getattr(part, "original_module", part), nn.LayerNorm)  # the adapter may have brought its own
+    ]
     if not found:
         raise ModelUnavailableError(
             f"{type(module).__name__} has no normalisation behind its vision tower",
