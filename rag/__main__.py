@@ -3,12 +3,12 @@
 python -m rag build photos/ --index photos.index
 python -m rag ask "Who owns the red car?" --index photos.index --image car.jpg
 python -m rag verify car.jpg "A red car stands on a street." --json
+python -m rag verify car.jpg "A red car stands on a street." --vlm bundled-paligemma --index photos.index
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.console import run_command, show_progress, write_json
 from models.errors import ExhibitError
 from rag.schema import SOURCE_KINDS
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from models.imaging import SourceImage
     from models.loading import ModelLoader
     from rag.building import Building
-    from rag.embedding import Embedder
+    from rag.embedding import Embedder, TextEncoder
     from rag.generator import Answerer
+    from rag.retriever import Retriever
     from rag.schema import Answer, Claim, ClaimVerdict, Evidence
     from rag.verifier import Verifier
 
@@ -33,6 +35,7 @@ DOMAINS = ("photographs", "casework")
 MARKS = {"supported": "+", "refuted": "-", "not_enough_evidence": "?"}
 """Of a verdict, beside its words."""
 _LOCAL = "local:"
+_MOST_ALIKE = 4
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,12 +60,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     verify = commands.add_parser("verify", help="check the claims of an answer against a picture")
     verify.add_argument("image", type=Path, metavar="IMAGE")
     verify.add_argument("answer", help="the answer; - reads it from standard input")
+    verify.add_argument("--index", metavar="DIR", help="also search it for pictures like each claim's best region")
     for command in (ask, verify):
         command.add_argument("--domain", default=DOMAINS[0], choices=DOMAINS, help="kind of picture, for calibration")
         command.add_argument("--finer", action="store_true", help="let the endpoint split the answer into claims")
+        command.add_argument("--vlm", metavar="ID", help="vision-language model to ask whether the picture shows each")
     for command in (build, ask, verify):
         command.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="image-text model")
         command.add_argument("--zoo", type=Path, metavar="FILE", help="a zoo file of your own models")
+        command.add_argument(
+            "--trust", action="append", default=[], metavar="ID", help="let this model run the code of its repository"
+        )
         command.add_argument("--offline", action="store_true", help="never use the network for models")
         command.add_argument("--json", action="store_true", help="machine-readable result")
     return parser.parse_args(argv)
@@ -79,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.loading import ModelLoader
     from models.registry import load_zoo
 
-    run = {"build": _build, "ask": _ask, "verify": _verify}[arguments.command]
-    try:
-        return run(arguments, ModelLoader(load_zoo(arguments.zoo), offline=arguments.offline, progress=_show_progress))
-    except ExhibitError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    def run() -> int:
+        given: dict[str, Any] = {"offline": arguments.offline, "trusted": arguments.trust}
+        loader = ModelLoader(load_zoo(arguments.zoo), progress=show_progress, **given)
+        return {"build": _build, "ask": _ask, "verify": _verify}[arguments.command](arguments, loader)
+
+    return run_command(run)
 
 
 def _build(arguments: argparse.Namespace, loader: ModelLoader) -> int:
@@ -100,7 +108,7 @@ def _build(arguments: argparse.Namespace, loader: ModelLoader) -> int:
     assert state is not None  # noqa: S101 - a build always tells its end
     figures = {name: value for name, value in vars(state).items() if name not in ("seen", "done")}
     if arguments.json:
-        _write_json(figures | {"problems": list(state.problems)})
+        write_json(figures | {"problems": list(state.problems)})
     else:
         sys.stdout.write(
             f"{state.chunks} chunks in {arguments.index}: {state.written} files new or changed, {state.unchanged} "
@@ -112,26 +120,30 @@ def _build(arguments: argparse.Namespace, loader: ModelLoader) -> int:
 def _ask(arguments: argparse.Namespace, loader: ModelLoader) -> int:
     from models.imaging import read_image
     from rag.describing import describe_evidence
-    from rag.index import Filter, Index
-    from rag.retriever import Retriever
+    from rag.index import Filter
 
     source = read_image(arguments.image) if arguments.image else None
-    index = Index.open(arguments.index)
-    embedder = _embedder(arguments, loader)
+    retriever = _retriever(arguments, loader)
+    # What cannot be loaded is said before anybody waits for an answer.
+    verifier = _verifier(arguments, loader, retriever.embedder.sentences) if source else None
     only = Filter(tuple(arguments.kind), arguments.within)
     image = source.rgb if source else None
-    evidence = Retriever(index, embedder).find(arguments.question, image, max(1, arguments.limit), only)
-    answer = _stream(_answerer(arguments, loader, embedder), arguments, evidence, source)
-    checked = None if source is None else _check(arguments, loader, source, answer.text, evidence)
+    evidence = retriever.find(arguments.question, image, max(1, arguments.limit), only)
+    answer = _stream(_answerer(arguments, loader, retriever.embedder), arguments, evidence, source)
+    verdicts = None
+    if source is not None and verifier is not None:
+        verdicts = verifier.verify(source.rgb, _claims(arguments, answer.text), evidence=evidence)
+    note = verifier.note if verifier else ""
     if arguments.json:
         told = {"question": answer.question, "answerer": answer.answerer, "answer": answer.text}
-        _write_json(told | {"evidence": describe_evidence(evidence), "check": checked and _describe(*checked)})
+        check = None if verdicts is None else _describe(answer.text, verdicts, note)
+        write_json(told | {"evidence": describe_evidence(evidence), "check": check})
         return 0
     for number, one in enumerate(evidence, 1):
         page = f", page {one.chunk.page}" if one.chunk.page else ""
         sys.stdout.write(f"  [{number}] {one.chunk.source.id}{page}  {one.score:.4f} ({', '.join(one.found_by)})\n")
-    if checked is not None:
-        _write_verdicts(*checked)
+    if verdicts is not None:
+        _write_verdicts(verdicts, note)
     return 0
 
 
@@ -154,41 +166,47 @@ def _stream(
 
 def _verify(arguments: argparse.Namespace, loader: ModelLoader) -> int:
     from models.imaging import read_image
+    from rag.describing import describe_evidence
 
     source = read_image(arguments.image)
     text = sys.stdin.read() if arguments.answer == "-" else arguments.answer
-    checked = _check(arguments, loader, source, text, ())
-    if arguments.json:
-        _write_json({"image": str(arguments.image), "sha256": source.sha256, **_describe(*checked)})
-    else:
-        _write_verdicts(*checked)
+    claims = _claims(arguments, text)
+    retriever = _retriever(arguments, loader) if arguments.index else None
+    verifier = _verifier(arguments, loader)
+    verdicts = verifier.verify(source.rgb, claims)
+    boxes = [verdict.region_xyxy for verdict in verdicts] if retriever else []
+    alike = [retriever.find_by_region(source.rgb, box, _MOST_ALIKE) if retriever and box else () for box in boxes]
+    if not arguments.json:
+        _write_verdicts(verdicts, verifier.note, alike)
+        return 0
+    told = _describe(text, verdicts, verifier.note)
+    for claim, found in zip(told["claims"], alike, strict=False):
+        claim["similar"] = describe_evidence(found)
+    write_json({"image": str(arguments.image), "sha256": source.sha256, **told})
     return 0
 
 
-_Checked = tuple[str, list["ClaimVerdict"], str]
-
-
-def _check(
-    arguments: argparse.Namespace, loader: ModelLoader, source: SourceImage, text: str, evidence: Sequence[Evidence]
-) -> _Checked:
+def _verifier(arguments: argparse.Namespace, loader: ModelLoader, sentences: TextEncoder | None = None) -> Verifier:
     from rag.verifier import load_verifier
 
-    claims = _claims(arguments, text)
-    if not claims:
-        raise ExhibitError("the answer makes no claim that a picture could bear out; give statements, not questions.")
-    sentences = None
-    if evidence:
-        from models.clip_sentence import SentenceEncoder
-
-        sentences = SentenceEncoder()
-    verifier: Verifier = load_verifier(loader, clip=arguments.model, domain=arguments.domain, sentences=sentences)
-    return text, verifier.verify(source.rgb, claims, evidence=evidence), verifier.note
+    domain = arguments.domain
+    return load_verifier(loader, clip=arguments.model, vlm=arguments.vlm, domain=domain, sentences=sentences)
 
 
 def _claims(arguments: argparse.Namespace, text: str) -> tuple[Claim, ...]:
     from rag.claims import split_claims, split_finer
 
-    return split_finer(text, _endpoint().complete) if arguments.finer else split_claims(text)
+    claims = split_finer(text, _endpoint().complete) if arguments.finer else split_claims(text)
+    if not claims:
+        raise ExhibitError("the answer makes no claim that a picture could bear out; give statements, not questions.")
+    return claims
+
+
+def _retriever(arguments: argparse.Namespace, loader: ModelLoader) -> Retriever:
+    from rag.index import Index
+    from rag.retriever import Retriever
+
+    return Retriever(Index.open(arguments.index), _embedder(arguments, loader))
 
 
 def _embedder(arguments: argparse.Namespace, loader: ModelLoader) -> Embedder:
@@ -230,14 +248,18 @@ def _describe(text: str, verdicts: Sequence[ClaimVerdict], note: str) -> dict[st
     return describe_check(text, verdicts, measure_reliability(verdicts), note)
 
 
-def _write_verdicts(_text: str, verdicts: Sequence[ClaimVerdict], note: str) -> None:
+def _write_verdicts(verdicts: Sequence[ClaimVerdict], note: str, alike: Sequence[Sequence[Evidence]] = ()) -> None:
     from rag.schema import measure_reliability
 
-    for one in verdicts:
+    for number, one in enumerate(verdicts):
         box = ", ".join(f"{edge:.0f}" for edge in one.region_xyxy) if one.region_xyxy else ""
         where = f" at {box}" if box else ""
         words = one.verdict.replace("_", " ")
         sys.stdout.write(f"{MARKS[one.verdict]} {words:<19} {one.support:4.0%}  {one.claim.text}{where}\n")
+        if "vqa" in one.signals:
+            sys.stdout.write(f"    asked, whether the picture shows it: log-odds of yes {one.signals['vqa']:+.2f}\n")
+        for other in alike[number] if alike else ():
+            sys.stdout.write(f"    region looks like {other.chunk.source.id} (cosine {other.score:.3f})\n")
     found = measure_reliability(verdicts)
     if found.share is not None and found.weakest is not None:
         sys.stdout.write(
@@ -246,15 +268,6 @@ def _write_verdicts(_text: str, verdicts: Sequence[ClaimVerdict], note: str) -> 
         )
     if note:
         sys.stdout.write(f"note: {note}\n")
-
-
-def _write_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def _show_progress(model_id: str, share: float | None, text: str) -> None:
-    done = "" if share is None else f" {share:4.0%}"
-    sys.stderr.write(f"[{model_id}]{done} {text}\n")
 
 
 if __name__ == "__main__":

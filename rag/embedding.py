@@ -63,12 +63,15 @@ class Embedder:
         return self.pictures.embed_images(images)
 
 
-def load_embedder(loader: ModelLoader, model_id: str = DEFAULT_PICTURE_MODEL) -> Embedder:
+def load_embedder(
+    loader: ModelLoader, model_id: str = DEFAULT_PICTURE_MODEL, sentences: TextEncoder | None = None
+) -> Embedder:
     """The encoders, loaded now if they are not in memory.
 
     Args:
         loader: of the models.
         model_id: zoo id of an image-text model.
+        sentences: the packaged sentence encoder where somebody has it already.
 
     Raises:
         ModelUnavailableError: the model cannot be had, or is no image-text model.
@@ -81,4 +84,4 @@ def load_embedder(loader: ModelLoader, model_id: str = DEFAULT_PICTURE_MODEL) ->
         raise ModelUnavailableError(
             f"{model_id} compares no pictures with texts", f"name a model of kind clip, such as {DEFAULT_PICTURE_MODEL}"
         )
-    return Embedder(live, SentenceEncoder(), ENCODER_NAME)
+    return Embedder(live, sentences or SentenceEncoder(), ENCODER_NAME)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Retriever"]
 
-WORDS, LOOK = "words", "look"
+WORDS, LOOK, REGION = "words", "look", "region"
 _DEEPER = 5
 """Each search looks at this many times what is wanted: what one ranks tenth, another may rank first."""
 
@@ -83,7 +83,7 @@ class Retriever:
             ValueError: the box covers nothing of the picture.
         """
         vector = self.embedder.pictures.embed_regions(image, [box_xyxy])[0]
-        return _rank(self.index.search_vector(PICTURE, vector, limit, only))
+        return _rank(self.index.search_vector(PICTURE, vector, limit, only), REGION)
 
     def _search_text(self, text: str, depth: int, only: Filter) -> dict[str, list[Found]]:
         return {
@@ -93,8 +93,8 @@ class Retriever:
         }
 
 
-def _rank(found: Sequence[Found]) -> tuple[Evidence, ...]:
-    return tuple(Evidence(one.chunk, one.score, similarity=one.score, found_by=(PICTURE,)) for one in found)
+def _rank(found: Sequence[Found], name: str = PICTURE) -> tuple[Evidence, ...]:
+    return tuple(Evidence(one.chunk, one.score, similarity=one.score, found_by=(name,)) for one in found)
 
 
 def _join(found: Mapping[str, Sequence[Found]]) -> tuple[Evidence, ...]:

@@ -91,7 +91,8 @@ class Evidence:
         similarity: cosine of the query's and the chunk's vector in [-1, 1]; None where words alone found it.
         words: BM25 of the query in the chunk's text, 0 or more; None where the vector alone found it.
         found_by: names of the searches that found it: ``picture`` (looks like the question), ``sentence`` (means it),
-            ``words`` (shares its words), ``look`` (looks like the picture that was given).
+            ``words`` (shares its words), ``look`` (looks like the picture that was given), ``region`` (looks like a
+            part of it).
     """
 
     chunk: Chunk

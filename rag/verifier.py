@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -27,9 +27,9 @@ from rag.schema import Claim, ClaimVerdict, Evidence
 from rag.signals import SIGNALS, ClaimTexts, Signals, claim_texts, measure_signals
 
 if TYPE_CHECKING:
-    from models.clip_sentence import SentenceEncoder
     from models.loading import ModelLoader
     from models.vlm import VisionLanguageModel
+    from rag.embedding import TextEncoder
 
 __all__ = ["DOMAINS", "SignalShare", "Verifier", "explain", "load_verifier"]
 
@@ -41,6 +41,7 @@ VQA_QUESTION = "Does this figure show '{claim}'?"
 
 _VQA_ANSWERS = {"Yes": "yes", "No": "no"}
 _UNSETTLED = 0.5
+_Model = TypeVar("_Model")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Verifier:
         probe: Probe | None = None,
         detector: Detector | None = None,
         vlm: VisionLanguageModel | None = None,
-        sentences: SentenceEncoder | None = None,
+        sentences: TextEncoder | None = None,
         note: str = "",
     ) -> None:
         self.clip, self.fusion, self.probe, self.detector = clip, fusion, probe, detector
@@ -211,8 +212,8 @@ def load_verifier(
     *,
     clip: str = "bundled-openclip",
     detector: str | None = "bundled-yolov8n",
-    vlm: VisionLanguageModel | None = None,
-    sentences: SentenceEncoder | None = None,
+    vlm: str | None = None,
+    sentences: TextEncoder | None = None,
     domain: str = "photographs",
 ) -> Verifier:
     """A verifier with the calibration that belongs to its image-text model.
@@ -221,27 +222,43 @@ def load_verifier(
         loader: where models come from.
         clip: zoo id of the image-text model.
         detector: zoo id of the detector; None to do without.
-        vlm: a loaded vision-language model to ask as well.
+        vlm: zoo id of a vision-language model to ask as well; None or empty to do without.
         sentences: a loaded sentence encoder, for retrieved captions.
         domain: one of ``DOMAINS``, the kind of pictures.
 
     Raises:
-        ExhibitError: there is no such domain, the id is no image-text model, or a model cannot be had.
+        ExhibitError: there is no such domain, an id is of another kind of model, or a model cannot be had.
     """
     if domain not in DOMAINS:
         raise ExhibitError(f"no calibration is called {domain!r}; known are: {', '.join(DOMAINS)}")
-    live, finder = loader.load(clip), loader.load(detector) if detector else None
-    if not isinstance(live, ImageTextModel):
-        raise ExhibitError(f"{clip} is no image-text model; choose one of kind clip")
-    if finder is not None and not isinstance(finder, Detector):
-        raise ExhibitError(f"{detector} is no detector; choose one of kind detector")
+    live = _load(loader, clip, "clip", "image-text model", ImageTextModel)
+    finder = _load(loader, detector, "detector", "detector", Detector) if detector else None
+    asked = _load_vlm(loader, vlm) if vlm else None
+    notes = [f"{one.spec.id}: {one.status.reason}" for one in (live, asked) if one is not None and one.status.reason]
+    given: dict[str, Any] = {"detector": finder, "vlm": asked, "sentences": sentences}
     found = find_fusion(live.status.weights_sha256, domain)
     if found is None:
-        note = f"{clip} has no calibration for {domain}: signals are shown, nothing is settled"
-        return Verifier(live, detector=finder, vlm=vlm, sentences=sentences, note=note)
+        notes.append(f"{clip} has no calibration for {domain}: signals are shown, nothing is settled")
+        return Verifier(live, note="; ".join(notes), **given)
     fusion, file = found
+    if asked is not None and "vqa" not in fusion.signals:
+        notes.append(f"the calibration for {domain} gives no weight to what {vlm} answers: it is shown, not counted")
     probe = load_probe(file.with_name(fusion.probe)) if fusion.probe else None
-    return Verifier(live, fusion, probe=probe, detector=finder, vlm=vlm, sentences=sentences)
+    return Verifier(live, fusion, probe=probe, note="; ".join(notes), **given)
+
+
+def _load_vlm(loader: ModelLoader, model_id: str) -> VisionLanguageModel:
+    from models.vlm import VisionLanguageModel
+
+    return _load(loader, model_id, "vlm", "vision-language model", VisionLanguageModel)
+
+
+def _load(loader: ModelLoader, model_id: str, kind: str, called: str, expected: type[_Model]) -> _Model:
+    """A live model of one kind; an entry of another is refused before anything of it is fetched."""
+    live = loader.load(model_id) if loader.zoo.get(model_id.partition("@")[0]).kind == kind else None
+    if not isinstance(live, expected):
+        raise ExhibitError(f"{model_id} is no {called}; choose one of kind {kind}")
+    return live
 
 
 def _captions(evidence: Sequence[Evidence]) -> list[str]:

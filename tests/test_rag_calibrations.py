@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.clip import ImageTextModel
+from models.errors import ExhibitError
 from models.loading import ModelLoader
 from models.registry import load_zoo
 from rag.clues import ClueLibrary, find_clue_calibration
@@ -31,6 +32,20 @@ def test_the_bundled_model_is_calibrated_for_every_kind_of_pictures(loader: Mode
         assert verifier.probe is not None
         assert verifier.probe.dims == verifier.clip.embed_texts(["a dog"]).shape[1]
         assert verifier.probe.about["clip_weights_sha256"] == verifier.clip.status.weights_sha256, REMEDY
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"clip": "bundled-resnet"}, "no image-text model; choose one of kind clip"),
+        ({"detector": "bundled-openclip"}, "no detector; choose one of kind detector"),
+        ({"vlm": "bundled-openclip"}, "no vision-language model; choose one of kind vlm"),
+        ({"domain": "moon"}, "photographs"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(loader: ModelLoader, asked: dict[str, str], message: str) -> None:
+    with pytest.raises(ExhibitError, match=message):
+        load_verifier(loader, **{"detector": None} | asked)
 
 
 def test_the_clues_are_calibrated_for_the_bundled_model(loader: ModelLoader) -> None:

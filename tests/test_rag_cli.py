@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rag.__main__ import main
 from rag.schema import VERDICTS
@@ -65,6 +66,41 @@ def test_a_pasted_answer_is_checked_claim_by_claim(tmp_path: Path, capsys: pytes
     assert " of 2 claims supported (95 % interval " in lines[2]
 
 
+def test_a_vision_language_model_is_asked_about_each_claim(
+    tiny_vlm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {
+        "id": "tiny-vlm", "name": "Tiny", "task": "deepfake", "kind": "vlm", "family": "paligemma",
+        "source": str(tiny_vlm("paligemma")), "question": "Is it?", "answers": {"0": "fake", "1": "real"},
+        "licence": "MIT", "size_mb": 1, "memory_mb": 1,
+    }  # fmt: skip
+    zoo = tmp_path / "zoo.yaml"
+    zoo.write_text(yaml.safe_dump({"models": [entry]}), encoding="utf-8")
+    striped("red", "white").save(tmp_path / "a.png")
+    command = ["verify", str(tmp_path / "a.png"), "A red car stands here. Two dogs run.", "--offline"]
+    command += ["--zoo", str(zoo), "--vlm", "tiny-vlm"]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    asked = [claim["signals"]["vqa"] for claim in told["claims"]]
+    assert len(asked) == 2
+    assert "no weight to what tiny-vlm answers" in told["note"]
+    assert all("vqa" not in claim["contributions"] for claim in told["claims"])
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"log-odds of yes {asked[0]:+.2f}" in lines[1]
+
+
+def test_regions_are_searched_for_in_an_index(index: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", str(corpus / "photos" / "car.png"), "A red car stands here.", "--offline"]
+    assert main([*command, "--index", str(index), "--json"]) == 0
+    (claim,) = json.loads(capsys.readouterr().out)["claims"]
+    assert {one["source"] for one in claim["similar"]} == {f"photos/{name}.png" for name in ("car", "tree", "plain")}
+    scores = [one["score"] for one in claim["similar"]]
+    assert scores == sorted(scores, reverse=True)
+    assert main([*command, "--index", str(index)]) == 0
+    assert capsys.readouterr().out.count("region looks like photos/") == 3
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -74,6 +110,9 @@ def test_a_pasted_answer_is_checked_claim_by_claim(tmp_path: Path, capsys: pytes
         (["verify", "{}/a.png", "Is it?"], "no claim"),
         (["verify", "{}/a.png", "A car.", "--finer"], "EXHIBIT_ENDPOINT_URL"),
         (["verify", "{}/a.png", "A car.", "--model", "bundled-resnet"], "image-text model"),
+        (["verify", "{}/a.png", "A car.", "--vlm", "bundled-resnet"], "no vision-language model"),
+        (["verify", "{}/a.png", "A car.", "--vlm", "no-such"], "no-such"),
+        (["verify", "{}/a.png", "A car.", "--index", "{}/absent"], "python -m rag build"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_2(

@@ -80,6 +80,7 @@ def test_a_region_finds_what_it_looks_like(retriever: Retriever) -> None:
     found = retriever.find_by_region(canvas, (100, 50, 164, 114))
     assert [one.chunk.id for one in found] == [one.chunk.id for one in expected]
     assert found[0].score == pytest.approx(expected[0].score, abs=1e-4)
+    assert {one.found_by for one in found} == {("region",)}
 
 
 def test_an_index_of_other_models_is_not_searched(retriever: Retriever, embedder: Embedder) -> None:
