@@ -125,7 +125,7 @@ def _say(
         ModelUnavailableError: no model answered.
     """
     from models.detector import Detector
-    from models.doubt import assess
+    from models.doubt import predict_assessed
     from models.ensemble import combine
     from models.vlm import VisionLanguageModel
 
@@ -138,7 +138,7 @@ def _say(
                 continue
             if isinstance(live, VisionLanguageModel):
                 live = live.asking(question=arguments.question, style=arguments.style)
-            predictions += assess(live, [source.rgb], live.predict([source.rgb]))
+            predictions += predict_assessed(live, [source.rgb])
         except ModelUnavailableError as error:
             problems.append(error)
     if not predictions and not detections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -101,6 +101,14 @@ class ImageClassifier:
         """Layers whose gradients are alive, the default first."""
         return self.anatomy.layers
 
+    def batches(self, images: Sequence[Image.Image]) -> Iterator[Sequence[Image.Image]]:
+        """Images that the processor can stack: a batch of them where it makes one size, else one at a time."""
+        size = getattr(self.processor, "size", None) or {}
+        one_size = getattr(self.processor, "do_center_crop", None) or "height" in dict(size)
+        step = _BATCH if one_size else 1
+        for start in range(0, len(images), step):
+            yield images[start : start + step]
+
     def prepare(self, images: Sequence[Image.Image]) -> Inputs:
         """RGB images to ``pixel_values`` (n, 3, height, width), contiguous, on the model's device and in its dtype."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
@@ -147,15 +155,14 @@ class ImageClassifier:
             ModelUnavailableError: the network answers with numbers that are not finite.
         """
         predictions: list[Prediction] = []
-        for start in range(0, len(images), _BATCH):
-            for part in self._alike(images[start : start + _BATCH]):
-                inputs = self.prepare(part)
-                begin = perf_counter()
-                with self.lock, torch.no_grad():
-                    outputs = self.forward(inputs)
-                    if self.device.type == "cuda":
-                        torch.cuda.synchronize(self.device)
-                predictions += self.read(outputs, perf_counter() - begin)
+        for part in self.batches(images):
+            inputs = self.prepare(part)
+            begin = perf_counter()
+            with self.lock, torch.no_grad():
+                outputs = self.forward(inputs)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+            predictions += self.read(outputs, perf_counter() - begin)
         return predictions
 
     def read(self, outputs: Any, latency_s: float) -> list[Prediction]:  # noqa: ANN401
@@ -184,12 +191,6 @@ class ImageClassifier:
             )
             for row in logits.tolist()
         ]
-
-    def _alike(self, images: Sequence[Image.Image]) -> Iterable[Sequence[Image.Image]]:
-        """Images that the processor can stack: all of them where it makes one size, else one at a time."""
-        size = getattr(self.processor, "size", None) or {}
-        one_size = getattr(self.processor, "do_center_crop", None) or "height" in dict(size)
-        return [images] if one_size else [[image] for image in images]
 
 
 def task_labels(own: Mapping[int, str], renames: Mapping[str, str], model_id: str) -> tuple[str, ...]:

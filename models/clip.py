@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
@@ -163,6 +163,11 @@ class ImageTextModel:
         cosines: NDArray[np.float32] = np.clip(self.embed_images(images) @ self.embed_texts(texts).T, -1, 1)
         return cosines
 
+    def batches(self, images: Sequence[Image.Image]) -> Iterator[Sequence[Image.Image]]:
+        """As many images as one pass takes."""
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            yield images[start : start + _IMAGES_AT_ONCE]
+
     def prepare(self, images: Sequence[Image.Image]) -> Inputs:
         """RGB images to ``pixel_values`` (n, 3, height, width) on the model's device."""
         return {"pixel_values": self.towers.prepare(images).to(self.device).contiguous()}
@@ -209,8 +214,8 @@ class ImageTextModel:
             ModelUnavailableError: the network answers with numbers that are not finite.
         """
         predictions: list[Prediction] = []
-        for start in range(0, len(images), _IMAGES_AT_ONCE):
-            inputs = self.prepare(images[start : start + _IMAGES_AT_ONCE])
+        for part in self.batches(images):
+            inputs = self.prepare(part)
             begin = perf_counter()
             with self.lock, torch.no_grad():
                 outputs = self.forward(inputs)
@@ -268,8 +273,8 @@ class ImageTextModel:
 
     def _encode(self, images: Sequence[Image.Image]) -> Vectors:
         parts = []
-        for start in range(0, len(images), _IMAGES_AT_ONCE):
-            inputs = self.prepare(images[start : start + _IMAGES_AT_ONCE])
+        for part in self.batches(images):
+            inputs = self.prepare(part)
             with self.lock, torch.no_grad():
                 parts.append(self.towers.encode_images(inputs["pixel_values"]))
         return _normalised(parts)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 
 from models.calibration import HeldOut, expect, expect_together, soften
 from models.errors import IncompatibleMethodError, ModelUnavailableError
-from models.novelty import Familiar, describe_pictures
+from models.novelty import Familiar, describe_pictures, read_features
 from models.schema import Expectation, LiveModel, Novelty, Prediction, Verdict
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "assess",
     "expect_verdict",
     "hash_processor",
+    "predict_assessed",
     "read_doubt",
     "write_doubt",
 ]
@@ -147,6 +149,34 @@ def assess(live: LiveModel, images: Sequence[Image.Image], predictions: Sequence
     return [
         replace(one, novelty=doubt.judge(float(distance))) for one, distance in zip(predictions, distances, strict=True)
     ]
+
+
+def predict_assessed(live: LiveModel, images: Sequence[Image.Image]) -> list[Prediction]:
+    """What a model says of RGB pictures and how unlike its training pictures each is, both from one pass.
+
+    Returns:
+        What ``assess(live, images, live.predict(images))`` gives, apart from the order of floating-point sums.
+
+    Raises:
+        ModelUnavailableError: the network answers with numbers that are not finite.
+    """
+    doubt: Doubt | None = getattr(live, "doubt", None)
+    if doubt is None:
+        return live.predict(images)
+    predictions: list[Prediction] = []
+    try:
+        for part in live.batches(images):
+            inputs = live.prepare(part)
+            begin = perf_counter()
+            features, outputs = read_features(live, inputs, [image.size for image in part], answering=True)
+            said = live.read(outputs, perf_counter() - begin)
+            distances = doubt.familiar.distances(features)
+            predictions += [
+                replace(one, novelty=doubt.judge(float(far))) for one, far in zip(said, distances, strict=True)
+            ]
+    except IncompatibleMethodError:
+        return live.predict(images)
+    return predictions
 
 
 def expect_verdict(verdict: Verdict, doubts: Mapping[str, Doubt | None]) -> Verdict:

@@ -30,7 +30,6 @@ Features = NDArray[np.float32]
 GRID = 4
 """Rows and columns onto which a layer's cells are averaged."""
 DIRECTIONS = 128
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -76,24 +75,30 @@ def describe_pictures(live: LiveModel, images: Sequence[Image.Image]) -> Feature
     Raises:
         IncompatibleMethodError: the network has no layer that could be explained.
     """
-    found = []
-    for start in range(0, len(images), _BATCH):
-        part = images[start : start + _BATCH]
-        found.append(read_features(live, live.prepare(part), [image.size for image in part])[0])
+    found = [
+        read_features(live, live.prepare(part), [image.size for image in part])[0] for part in live.batches(images)
+    ]
     return np.concatenate(found)
 
 
-def read_features(live: LiveModel, inputs: Inputs, sizes_wh: Sequence[tuple[int, int]]) -> tuple[Features, Any]:
+def read_features(
+    live: LiveModel, inputs: Inputs, sizes_wh: Sequence[tuple[int, int]], *, answering: bool = False
+) -> tuple[Features, Any]:
     """The same of prepared pictures, and the outputs of the one pass that it takes.
 
-    A vision-language model looks at the picture only and does not read the question: its outputs are ``None``.
+    Args:
+        live: the model.
+        inputs: as its ``prepare`` gave them.
+        sizes_wh: width and height of each picture.
+        answering: whether a vision-language model reads the question as well. Without it, it looks at the pictures
+            only, which takes less time, and its outputs are ``None``; others always answer.
     """
     names = _layers(live)
     kept: dict[str, Tensor] = {}
     with _turn(live), torch.no_grad():
         handles = [live.module.get_submodule(name).register_forward_hook(_keep(kept, name)) for name in names]
         try:
-            outputs = _run(live, inputs)
+            outputs = _run(live, inputs, answering=answering)
         finally:
             for handle in handles:
                 handle.remove()
@@ -137,9 +142,9 @@ def _turn(live: LiveModel) -> Any:  # noqa: ANN401 - a context manager
     return live.lock if core is None else core.using(getattr(live, "adapter", None))
 
 
-def _run(live: LiveModel, inputs: Inputs) -> Any:  # noqa: ANN401 - each architecture has its own output class
+def _run(live: LiveModel, inputs: Inputs, *, answering: bool) -> Any:  # noqa: ANN401 - each has its own output class
     core = getattr(live, "core", None)
-    if core is None:
+    if core is None or answering:
         return live.forward(inputs)
     core.family.image_features(live.module, inputs)
     return None

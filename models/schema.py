@@ -6,7 +6,7 @@ edge exclusive. Probabilities are plain floats keyed by label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import RLock
@@ -272,6 +272,9 @@ class LiveModel(Protocol):
     @property
     def layers(self) -> Sequence[LayerPreset]:
         """Layers worth explaining, the default first."""
+
+    def batches(self, images: Sequence[Image.Image]) -> Iterable[Sequence[Image.Image]]:
+        """RGB images, in their order, in parts that ``prepare`` takes at once and one pass has room for."""
 
     def prepare(self, images: Sequence[Image.Image]) -> Inputs:
         """RGB images to model inputs on the model's device."""

@@ -139,6 +139,11 @@ class VisionLanguageModel:
         core = VlmCore(self.core.family, whole, self.core.processor, self.core.precision)
         return self._view(core=core, adapter=None, base_status=None)
 
+    def batches(self, images: Sequence[Image.Image]) -> Iterator[Sequence[Image.Image]]:
+        """As many images as one pass takes."""
+        for start in range(0, len(images), _BATCH):
+            yield images[start : start + _BATCH]
+
     def prepare(self, images: Sequence[Image.Image]) -> Inputs:
         """N images with this question as model inputs; ``captioned`` has them described first."""
         if self._style.describe is None:
@@ -171,8 +176,8 @@ class VisionLanguageModel:
             ModelUnavailableError: the network answers with numbers that are not finite.
         """
         predictions: list[Prediction] = []
-        for start in range(0, len(images), _BATCH):
-            inputs = self.prepare(images[start : start + _BATCH])
+        for part in self.batches(images):
+            inputs = self.prepare(part)
             begin = perf_counter()
             with torch.no_grad():
                 scores = self.forward(inputs)

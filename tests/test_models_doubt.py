@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from models.calibration import HeldOut
-from models.doubt import Doubt, DoubtFacts, assess, expect_verdict, hash_processor, read_doubt, write_doubt
+from models.doubt import (
+    Doubt,
+    DoubtFacts,
+    assess,
+    expect_verdict,
+    hash_processor,
+    predict_assessed,
+    read_doubt,
+    write_doubt,
+)
 from models.ensemble import combine
 from models.errors import ModelUnavailableError
 from models.loading import ModelLoader
@@ -134,6 +143,31 @@ def test_what_was_written_is_read_for_these_weights_and_this_processor_only(meas
     (folder / "doubt.safetensors").write_bytes(b"no")
     with pytest.raises(ModelUnavailableError, match="damaged; remove both"):
         read_doubt(folder, doubt.facts.weights_sha256, processor)
+
+
+def test_one_pass_gives_the_answer_and_how_strange_the_picture_is(measured):
+    loader, _, _ = measured
+    live = loader.load("tiny-resnet")
+    images = [*pictures(17, seed=4), Image.new("RGB", (40, 40), "white")]
+    passes = []
+    assert live.layers  # found by a pass of its own, once
+    hook = live.module.register_forward_hook(lambda *_: passes.append(1))
+    together = predict_assessed(live, images)
+    hook.remove()
+    assert len(passes) == 2  # of 16 and of 2 pictures
+    apart = assess(live, images, live.predict(images))
+    for one, other in zip(together, apart, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert one.novelty.distance == pytest.approx(other.novelty.distance, rel=1e-5)
+    assert [one.novelty.unfamiliar for one in together] == [one.novelty.unfamiliar for one in apart]
+    assert together[-1].novelty.unfamiliar
+
+
+def test_model_without_statistics_answers_without_them(tiny_loader):
+    live = tiny_loader.load("tiny-vit")
+    (said,) = predict_assessed(live, pictures(1))
+    assert said.novelty is None
+    assert said.probabilities == live.predict(pictures(1))[0].probabilities
 
 
 @pytest.mark.parametrize("model_id", ["bundled-resnet", "bundled-vit", "bundled-paligemma-deepfake"])
