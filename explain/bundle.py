@@ -30,9 +30,9 @@ from models.errors import BundleError
 from models.schema import Detections
 
 if TYPE_CHECKING:
-    from explain.examination import Examination
+    from explain.examination_schema import CheckedClaims, Examination
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def write_bundle(examination: Examination, directory: Path, *, include_original: bool = True) -> Path:
@@ -147,6 +147,7 @@ def describe(examination: Examination) -> dict[str, Any]:
             "size_wh": list(source.size_wh),
             "notes": list(source.notes),
             "exif": source.exif,
+            "credentials": asdict(examination.credentials) if examination.credentials else None,
         },
         "settings": asdict(examination.settings),
         "verdict": asdict(examination.verdict) if examination.verdict else None,
@@ -160,11 +161,23 @@ def describe(examination: Examination) -> dict[str, Any]:
         "faithfulness": [describe_faithfulness(found) for found in examination.faithfulness],
         "stability": [describe_stability(found) for found in examination.stability],
         "randomisation": [describe_check(found) for found in examination.checks],
+        "claims": describe_claims(examination.claims) if examination.claims else None,
         "heat_in_detections": _describe_regions(examination),
         "problems": [asdict(problem) for problem in examination.problems],
         "timings_s": examination.timings_s,
         "versions": versions(),
     }
+
+
+def describe_claims(checked: CheckedClaims) -> dict[str, Any]:
+    """Claims held against the picture as JSON, with the model that judged them."""
+    from rag.describing import describe_check
+    from rag.schema import measure_reliability
+
+    verdicts = checked.verdicts
+    told = describe_check(checked.text, verdicts, measure_reliability(verdicts), checked.note)
+    judge = {"model_id": checked.model_id, "weights_sha256": checked.weights_sha256, "domain": checked.domain}
+    return judge | told
 
 
 def _describe_heatmap(heatmap: Heatmap) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from explain.bundle import SCHEMA_VERSION, read_parts
+from explain.claims_asking import ClaimChecker
 from explain.examination import Examination, Settings, examine, measure_faithfulness
 from explain.faithfulness import FaithfulnessMeter
 from explain.faithfulness_schema import FaithfulnessSettings, describe_faithfulness
@@ -53,7 +54,7 @@ def replay(folder: Path, loader: ModelLoader, image: Path | None = None) -> list
         image: the original file, when the bundle does not hold it.
 
     Returns:
-        One comparison per file hash, prediction, heatmap and detection list.
+        One comparison per file hash, prediction, heatmap, detection list, claim and so on.
 
     Raises:
         BundleError: if the folder is no bundle, or the original is missing or another one.
@@ -77,6 +78,8 @@ def replay(folder: Path, loader: ModelLoader, image: Path | None = None) -> list
         *_compare_faithfulness(manifest, again, loader, why),
         *_compare_stability(manifest, again, loader, why),
         *_compare_checks(manifest, again, loader, why),
+        *_compare_credentials(manifest["image"], again),
+        *_compare_claims(manifest, again, loader, why),
     ]
 
 
@@ -96,10 +99,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version")
     if version not in range(1, SCHEMA_VERSION + 1):
         raise BundleError(f"{path} has schema {version}, this Exhibit reads 1 to {SCHEMA_VERSION}.")
-    # The first schema knew no vision-language models, the second no faithfulness and the third no stability; what an
-    # earlier one lacks was neither asked for nor made.
+    # The first schema knew no vision-language models, the second no faithfulness, the third no stability and the fourth
+    # neither claims nor content credentials; what an earlier one lacks was neither asked for nor made.
     lists = ("base_predictions", "differences", "words", "asked", "faithfulness", "stability", "randomisation")
-    return {**{name: [] for name in lists}, **manifest}
+    return {**{name: [] for name in lists}, "claims": None, **manifest}
 
 
 def _settings(folder: Path, stored: dict[str, Any]) -> Settings:
@@ -245,6 +248,42 @@ def _compare_checks(manifest: dict[str, Any], again: Examination, loader: ModelL
             continue
         gaps = np.abs(np.array([then["rank_correlations"], then["ssim"]]) - [one.rank_correlations, one.ssim])
         found.append(_judge(item, float(gaps.max()), why))
+    return found
+
+
+def _compare_credentials(then: dict[str, Any], again: Examination) -> list[Comparison]:
+    """What the picture's signed history says; an earlier schema than the fifth did not keep it."""
+    if "credentials" not in then:
+        return []
+    before, item = then["credentials"], "content credentials"
+    now = asdict(again.credentials) if again.credentials else None
+    if before == now:
+        return [Comparison(item, "equal")]
+    if before is None or now is None:
+        return [Comparison(item, "different", "none then, some now" if now else "some then, none now")]
+    changed = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    said = (f"{name} {before.get(name)!r} then, {now.get(name)!r} now" for name in sorted(changed))
+    return [Comparison(item, "different", "; ".join(said))]
+
+
+def _compare_claims(manifest: dict[str, Any], again: Examination, loader: ModelLoader, why: str) -> list[Comparison]:
+    """Every claim held against the picture once more."""
+    then = manifest["claims"]
+    if then is None:
+        return []
+    checked = ClaimChecker(loader, then["domain"]).check(again, [one["claim"] for one in then["claims"]])
+    if checked.claims is None:
+        return [Comparison("claims", "different", checked.problems[-1].message)]
+    if checked.claims.weights_sha256 != then["weights_sha256"]:
+        why = f"other weights of {checked.claims.model_id}"
+    found = []
+    for number, (before, now) in enumerate(zip(then["claims"], checked.claims.verdicts, strict=True), 1):
+        item = f"claim {number}"
+        if before["verdict"] != now.verdict:
+            said = f"{before['verdict']} then, {now.verdict} now" + (f" ({why})" if why else "")
+            found.append(Comparison(item, "different", said))
+        else:
+            found.append(_judge(item, abs(before["support"] - now.support), why))
     return found
 
 

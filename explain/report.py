@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,17 @@ code{font-size:.85em;overflow-wrap:anywhere}.warn{border-left:4px solid #b35900;
 CHANGE_WORDS = MappingProxyType(
     {"jpeg": "JPEG quality 70", "halved": "half size", "blur": "slight blur", "crop": "5 % cut off each side"}
 )
+SIGNATURE_WORDS = MappingProxyType(
+    {
+        "valid": "signed, and neither the picture nor what is said of it was changed since",
+        "invalid": "the picture or what is said of it was changed since, or it was badly signed",
+        "unreadable": "there are some, but damaged",
+        "elsewhere": "the file only names an address; nothing was fetched from there",
+    }
+)
+AI_WORDS: Mapping[bool | None, str] = MappingProxyType(
+    {True: "yes, wholly or in part, says its history", False: "its history does not say so", None: "cannot be read"}
+)
 CAUTION = (
     "A heatmap shows where the model's answer is sensitive, not that the answer is right. A detector is no better than "
     "chance on pictures made by generators it was not trained on."
@@ -55,6 +66,8 @@ def write_report(examination: Examination, manifest: dict[str, Any], folder: Pat
             _verdict(manifest),
             _predictions(manifest),
             _picture(examination),
+            _credentials(manifest),
+            _claims(manifest),
             _words(examination),
             _heatmaps(examination),
             _faithfulness(examination),
@@ -146,6 +159,40 @@ def _picture(examination: Examination) -> str:
     if examination.detections is not None:
         image = render.draw_detections(image, examination.detections)
     return f'<h2>Picture</h2><figure><img alt="the examined picture" src="{_data_uri(image)}"></figure>'
+
+
+def _credentials(manifest: dict[str, Any]) -> str:
+    """What the picture's own signed history says."""
+    found = manifest["image"]["credentials"]
+    if found is None:
+        said = "The picture carries no content credentials (C2PA), which says nothing of where it comes from."
+        return f"<h2>Content credentials</h2><p>{said}</p>"
+    rows = {
+        "Signature": f"{found['signature']}: {SIGNATURE_WORDS[found['signature']]}",
+        "Issuer": found["issuer"] or "not named",
+        "Written by": found["generator"] or "not named",
+        "Made by AI": AI_WORDS[found["ai_generated"]],
+    }
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in rows.items())
+    note = "Anybody can make a certificate: a valid signature shows that nothing was changed since, not who signed."
+    return f"<h2>Content credentials</h2><table>{cells}</table><p>{note}</p>"
+
+
+def _claims(manifest: dict[str, Any]) -> str:
+    """Statements held against the picture."""
+    checked = manifest["claims"]
+    if checked is None:
+        return ""
+    rows = []
+    for one in checked["claims"]:
+        where = ", ".join(f"{edge:.0f}" for edge in one["region_xyxy"] or ())
+        rows.append(
+            f"<tr><td>{escape(one['claim'])}</td><td>{escape(one['verdict'].replace('_', ' '))}</td>"
+            f'<td class="num">{one["support"]:.0%}</td><td>{where}</td></tr>'
+        )
+    note = f"Judged with {checked['model_id']}, calibrated for {checked['domain']}. {checked['note']}"
+    head = "<tr><th>Claim</th><th>The picture</th><th>Support</th><th>Region (x0, y0, x1, y1)</th></tr>"
+    return f"<h2>Claims</h2><p>{escape(note)}</p><table>{head}{''.join(rows)}</table>"
 
 
 def _heatmaps(examination: Examination) -> str:

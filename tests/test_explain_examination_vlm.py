@@ -168,7 +168,7 @@ def test_a_bundle_holds_words_and_differences_and_replays_equal(loader, tmp_path
     found = examine(picture(), settings, loader)
     folder = found.save(tmp_path / "b")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == 4
+    assert manifest["schema_version"] == 5
     assert manifest["settings"]["question"] == settings.question
     assert [one["adapter_sha256"] for one in manifest["asked"]] == [found.asked[0].adapter_sha256, ""]
     assert [one["precision"] for one in manifest["asked"]] == ["fp32", "fp32"]

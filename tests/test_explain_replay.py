@@ -11,7 +11,7 @@ from explain.replay import replay
 from models.imaging import read_image
 from models.loading import ModelLoader
 from models.registry import load_zoo
-from tests.signed_pictures import picture
+from tests.signed_pictures import picture, signed_picture
 
 SETTINGS = Settings(task="deepfake", models=("tiny-resnet",), methods=("gradcam",), detector=None)
 
@@ -46,6 +46,36 @@ def test_small_difference_is_within_tolerance(bundle, tiny_loader):
     outcome, detail = _told(bundle, tiny_loader)["prediction tiny-resnet"]
     assert outcome == "within tolerance"
     assert "5.0e-04" in detail
+
+
+def test_content_credentials_are_kept_shown_and_compared(tiny_loader, tmp_path, bundle):
+    signed = examine(read_image(signed_picture(), "s.jpg"), SETTINGS, tiny_loader).save(tmp_path / "signed")
+    told = json.loads((signed / "manifest.json").read_text())["image"]["credentials"]
+    assert (told["signature"], told["issuer"], told["ai_generated"]) == ("valid", "Exhibit Test", True)
+    report = (signed / "report.html").read_text()
+    assert "valid: signed, and neither" in report
+    assert "Exhibit Test" in report
+    assert "yes, wholly or in part" in report
+    assert "carries no content credentials" in (bundle / "report.html").read_text()
+    assert _told(signed, tiny_loader)["content credentials"] == ("equal", "")
+    assert _told(bundle, tiny_loader)["content credentials"] == ("equal", "")
+    _change(signed, lambda manifest: manifest["image"]["credentials"].update(issuer="Somebody <b>"))
+    outcome, detail = _told(signed, tiny_loader)["content credentials"]
+    assert outcome == "different"
+    assert "issuer 'Somebody <b>' then, 'Exhibit Test' now" in detail
+    _change(signed, lambda manifest: manifest["image"].update(credentials=None))
+    assert _told(signed, tiny_loader)["content credentials"] == ("different", "none then, some now")
+
+
+def test_bundle_of_an_earlier_schema_still_replays(bundle, tiny_loader):
+    def change(manifest):
+        manifest["schema_version"] = 4
+        del manifest["image"]["credentials"], manifest["claims"]
+
+    _change(bundle, change)
+    told = _told(bundle, tiny_loader)
+    assert "content credentials" not in told
+    assert {outcome for outcome, _ in told.values()} == {"equal"}
 
 
 def test_other_version_is_named_beside_what_differs(bundle, tiny_loader):
