@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from bulk.claims import Statement, read_statements
 from bulk.parts import PLAN, Job, part_path, write_plan
 from bulk.results import MODELS, Run
 from bulk.shortlist import SHORTLIST, By, Choice, Listed, make_shortlist, write_shortlist
@@ -106,6 +107,13 @@ def _add_second_pass(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--disagreement", action="store_true", help="look for what models disagree on, not for a label")
     group.add_argument("--threshold", type=float, metavar="P", help="only pictures at least this probable")
     group.add_argument("--top", type=int, metavar="K", help="at most this many; 20 if there is no threshold")
+    group.add_argument(
+        "--claims",
+        type=Path,
+        metavar="FILE",
+        help="check these against the short list: a claim, or NAME<tab>claim, a line",
+    )
+    group.add_argument("--claim-domain", default="photographs", metavar="KIND", help="photographs or casework")
     group.add_argument("--no-original", action="store_true", help="bundles keep only the hashes of the pictures")
     group.add_argument("--sign", type=Path, metavar="KEY", help="sign bundles and manifest with this Ed25519 key")
 
@@ -148,6 +156,8 @@ def triage(arguments: argparse.Namespace) -> tuple[int, int]:
         zoo=str(arguments.zoo.resolve()) if arguments.zoo else None,
         choice=Choice(by, arguments.label, arguments.top, arguments.threshold),
         keep_originals=not arguments.no_original,
+        claims=_claims(arguments),
+        domain=arguments.claim_domain,
     )
     key = load_key(arguments.sign) if arguments.sign else None
     out: Path = arguments.out
@@ -163,6 +173,21 @@ def triage(arguments: argparse.Namespace) -> tuple[int, int]:
         raise ExhibitError(
             f"{out}: {error.strerror or error}; with --resume the run goes on where it stopped."
         ) from error
+
+
+def _claims(arguments: argparse.Namespace) -> tuple[Statement, ...]:
+    """The claims to check, refused before anything is scored where they cannot be."""
+    if arguments.claims is None:
+        return ()
+    if not arguments.explain:
+        raise ExhibitError("--claims are checked in the second pass; give --explain as well.")
+    from rag.verifier import DOMAINS
+
+    if arguments.claim_domain not in DOMAINS:
+        raise ExhibitError(
+            f"claims are not calibrated for {arguments.claim_domain!r}; give --claim-domain {' or '.join(DOMAINS)}."
+        )
+    return read_statements(arguments.claims)
 
 
 def _chosen(arguments: argparse.Namespace, zoo: Zoo) -> tuple[str, ...]:

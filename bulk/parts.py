@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bulk.claims import Statement
 from bulk.sources import Item
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Job:
         zoo: the user's zoo file, or ``None``.
         choice: which pictures are looked into afterwards; ``None`` for none.
         keep_originals: whether evidence bundles hold the pictures, or only their hashes.
+        claims: that are checked against the pictures that are looked into.
+        domain: kind of pictures that claims are calibrated for.
     """
 
     out: str
@@ -40,6 +43,8 @@ class Job:
     zoo: str | None = None
     choice: Choice | None = None
     keep_originals: bool = True
+    claims: tuple[Statement, ...] = ()
+    domain: str = "photographs"
 
     @property
     def folder(self) -> Path:

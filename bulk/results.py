@@ -16,6 +16,8 @@ from bulk.sources import Item
 from models.errors import ExhibitError
 
 MODELS = "models.json"
+DISTANCE, UNFAMILIAR = "distance:", "unfamiliar:"
+"""Before a model's id: columns of how far a picture lies from its training pictures, and whether that is too far."""
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +76,12 @@ class Run:
     def labels(self) -> tuple[str, ...]:
         """The labels of the verdicts."""
         return tuple(next(iter(self.models.values()))["labels"])
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Model id to the distance above which a picture is unlike its training pictures, where it was measured."""
+        doubts = {model_id: told.get("doubt") for model_id, told in self.models.items()}
+        return {model_id: float(doubt["threshold"]) for model_id, doubt in doubts.items() if doubt}
 
     def read(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """Number and rows of each part that is there, in order.

@@ -17,15 +17,17 @@ import pyarrow.parquet as pq
 
 from bulk.attempts import Attempts
 from bulk.parts import PLAN, Job, draft_path, part_path, write_whole
+from bulk.results import DISTANCE, UNFAMILIAR
 from bulk.sources import Item, Reader
 from models.credentials import read_credentials
 from models.detector import Detector
+from models.doubt import Doubt, predict_assessed
 from models.ensemble import combine
 from models.errors import BadImageError, ExhibitError
 from models.imaging import SourceImage, read_image
 from models.loading import ModelLoader
 from models.registry import load_zoo
-from models.schema import Prediction
+from models.schema import LiveModel, Prediction
 
 BATCH = 16
 AHEAD = 4
@@ -136,7 +138,7 @@ class ChunkScorer:
         if not sources:
             return []
         try:
-            by_model = [live.predict([one.rgb for one in sources]) for live in self.models]
+            by_model = [predict_assessed(live, [one.rgb for one in sources]) for live in self.models]
         except ExhibitError as error:
             return [error] if len(sources) == 1 else [self._predict([one])[0] for one in sources]
         return [list(answers) for answers in zip(*by_model, strict=True)]
@@ -150,23 +152,31 @@ class ChunkScorer:
         }
         row |= {f"verdict:{label}": share for label, share in verdict.probabilities.items()}
         row |= {"verdict": verdict.label, "agreement": verdict.agreement, "disagreement": verdict.spread}
-        if any(one.novelty is not None for one in answers):
+        strange = {one.model_id: one.novelty for one in answers if one.novelty is not None}
+        for model_id, novelty in strange.items():
+            row |= {f"{DISTANCE}{model_id}": novelty.distance, f"{UNFAMILIAR}{model_id}": novelty.unfamiliar}
+        if strange:
             row |= {"out_of_distribution": not verdict.confident, "unfamiliar": ", ".join(verdict.unfamiliar) or None}
         return row
 
     def _schema(self) -> pa.Schema:
         texts = ("path", "source", "member", "error", "sha256", "format", "notes", *EXIF, *CREDENTIALS)
         texts += ("phash", "dhash", "verdict", "unfamiliar")
-        flags = ("c2pa_ai_generated", "out_of_distribution")
+        own = [live.spec.id for live in self.models]
+        flags = ("c2pa_ai_generated", "out_of_distribution", *(f"{UNFAMILIAR}{model_id}" for model_id in own))
         shares = [f"{live.spec.id}:{label}" for live in self.models for label in live.labels]
         shares += [f"verdict:{label}" for label in self.models[0].labels]
         numbers = [("bytes", pa.int64()), ("width", pa.int32()), ("height", pa.int32())]
+        shares += [f"{DISTANCE}{model_id}" for model_id in own]
         numbers += [(name, pa.float64()) for name in (*shares, "agreement", "disagreement")]
         return pa.schema([*((name, pa.string()) for name in texts), *((name, pa.bool_()) for name in flags), *numbers])
 
     def _agree_on_models(self) -> None:
         """The first worker writes down which weights answer; all others, and resumed runs, must have the same."""
-        mine = {live.spec.id: {"labels": list(live.labels), **asdict(live.status)} for live in self.models}
+        mine = {
+            live.spec.id: {"labels": list(live.labels), **asdict(live.status), "doubt": _describe_doubt(live)}
+            for live in self.models
+        }
         file = self.folder / "models.json"
         draft = draft_path(file)
         draft.write_text(json.dumps(mine, indent=1), encoding="utf-8")
@@ -175,10 +185,16 @@ class ChunkScorer:
         except FileExistsError:
             if json.loads(file.read_text(encoding="utf-8")) != mine:
                 raise ExhibitError(
-                    f"other weights answer now than {file} says; start anew in another folder."
+                    f"other weights or statistics answer now than {file} says; start anew in another folder."
                 ) from None
         finally:
             draft.unlink()
+
+
+def _describe_doubt(live: LiveModel) -> dict[str, float] | None:
+    """By what a model's probabilities were divided, and from which distance on a picture is unlike its own."""
+    doubt: Doubt | None = getattr(live, "doubt", None)
+    return None if doubt is None else doubt.facts.model_dump(include={"temperature", "threshold", "false_alarm"})
 
 
 def _describe(found: SourceImage) -> dict[str, Any]:

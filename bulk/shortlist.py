@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulk.results import Place, Run
-from explain.signing import EVIDENCE
+from explain.signing import EVIDENCE, MANIFEST
 from models.errors import ExhibitError
 
 DEFAULT_TOP = 20
@@ -110,10 +110,10 @@ def _above(run: Run, column: str, threshold: float | None) -> Iterator[Listed]:
 
 
 def write_shortlist(run: Run, listed: list[Listed], problems: dict[int, str]) -> None:
-    """Keep which pictures were chosen, in order, and why one has no bundle."""
+    """Keep which pictures were chosen, in order, where their bundles lie, and what could not be done."""
     entries = [
         {
-            "bundle": None if number in problems else f"{EVIDENCE}/{one.name}",
+            "bundle": f"{EVIDENCE}/{one.name}" if (run.folder / EVIDENCE / one.name / MANIFEST).exists() else None,
             "path": one.path,
             "sha256": one.sha256,
             "value": one.value,

@@ -6,17 +6,19 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from bulk.groups import find_groups
-from bulk.results import Place, Run
+from bulk.results import DISTANCE, Place, Run
 from bulk.shortlist import Listed
 from bulk.sources import Reader
 from explain.report import CAUTION
@@ -25,6 +27,15 @@ from models.errors import BadImageError
 from models.imaging import read_image
 
 BINS = 20
+# Of a claim's verdict, with its words, since a mark alone says nothing to who does not know it.
+MARKS = MappingProxyType(
+    {
+        "supported": "<b>\u2713 supported:</b>",
+        "refuted": "<b>\u2717 refuted:</b>",
+        "not_enough_evidence": "<b>? not settled:</b>",
+    }
+)
+UNSURE = "none that is confident: unlike what the models have seen"
 GROUPS = 12
 GROUP_PICTURES = 6
 TOP_PICTURES = 48
@@ -49,7 +60,7 @@ class Counts:
     Attributes:
         images: rows.
         failed: rows with an error.
-        verdicts: rows by verdict.
+        verdicts: rows by verdict; those of pictures unlike what the models have seen under ``UNSURE``.
         flags: rows by what else is told of them.
         histograms: column to counts in ``BINS`` equal bins of [0, 1].
     """
@@ -65,18 +76,18 @@ def count_rows(run: Run) -> Counts:
     """Count a run without keeping its rows."""
     columns = [*(f"verdict:{label}" for label in run.labels), "disagreement"]
     counts = Counts(histograms={name: np.zeros(BINS, np.int64) for name in columns})
-    flags = ("c2pa_signature", "c2pa_ai_generated", "out_of_distribution", "exif_make")
+    flags = ("c2pa_signature", "c2pa_ai_generated", "out_of_distribution", "unfamiliar", "exif_make")
     for _, table in run.read(["error", "verdict", *flags, *columns]):
         counts.images += table.num_rows
         counts.failed += table.num_rows - table.column("error").null_count
-        counts.verdicts.update(label for label in table.column("verdict").to_pylist() if label is not None)
+        verdicts = zip(table["verdict"].to_pylist(), table["out_of_distribution"].to_pylist(), strict=True)
+        counts.verdicts.update(UNSURE if strange else label for label, strange in verdicts if label is not None)
         counts.flags["camera named in EXIF"] += table.num_rows - table.column("exif_make").null_count
         signatures = table.column("c2pa_signature").to_pylist()
         counts.flags.update(f"content credentials: {one}" for one in signatures if one is not None)
         counts.flags["content credentials say: made by AI"] += sum(filter(None, table["c2pa_ai_generated"].to_pylist()))
-        counts.flags["unlike the models' training pictures"] += sum(
-            filter(None, table["out_of_distribution"].to_pylist())
-        )
+        for unfamiliar in filter(None, table["unfamiliar"].to_pylist()):
+            counts.flags.update(f"unlike the training pictures of {model_id}" for model_id in unfamiliar.split(", "))
         for name in columns:
             values = np.array([value for value in table.column(name).to_pylist() if value is not None], np.float64)
             counts.histograms[name] += np.histogram(values, BINS, (0.0, 1.0))[0]
@@ -100,7 +111,7 @@ def write_summary(run: Run, listed: Sequence[Listed], task: str) -> Counts:
         (
             f"<h1>{counts.images} pictures: {escape(task)}</h1>",
             f'<p class="warn">{escape(CAUTION)}</p>',
-            _count_table(counts, groups),
+            _count_table(counts, groups, _count_claims(run, listed)),
             "<h2>Distributions</h2>",
             *(draw_histogram(name, values) for name, values in counts.histograms.items()),
             _top(run, listed),
@@ -120,11 +131,18 @@ def write_summary(run: Run, listed: Sequence[Listed], task: str) -> Counts:
     return counts
 
 
-def _count_table(counts: Counts, groups: Sequence[Sequence[Place]]) -> str:
+def _count_claims(run: Run, listed: Sequence[Listed]) -> Counter[str]:
+    """Claims about the pictures of the short list, by verdict."""
+    bundles = (_read_manifest(run.folder / EVIDENCE / one.name) for one in listed)
+    return Counter(verdict.replace("_", " ") for manifest in bundles for _, verdict in _claims(manifest))
+
+
+def _count_table(counts: Counts, groups: Sequence[Sequence[Place]], claims: Counter[str]) -> str:
     rows = {"pictures": counts.images, "could not be scored": counts.failed}
     rows |= {f"verdict: {label}": number for label, number in sorted(counts.verdicts.items())}
     rows |= dict(sorted(counts.flags.items()))
     rows["in groups of near duplicates"] = sum(map(len, groups))
+    rows |= {f"claims about the short list: {verdict}": number for verdict, number in sorted(claims.items())}
     cells = "".join(f'<tr><th>{escape(name)}</th><td class="num">{number}</td></tr>' for name, number in rows.items())
     return f"<h2>Counts</h2><table>{cells}</table>"
 
@@ -154,13 +172,16 @@ def _top(run: Run, listed: Sequence[Listed]) -> str:
     if not listed:
         return ""
     shown = listed[:TOP_PICTURES]
-    plain = dict(zip(shown, _thumbnails(run, [one.place for one in shown]), strict=True))
+    places, thresholds = [one.place for one in shown], run.thresholds
     figures = []
-    for one in shown:
-        pictures, told = plain[one], ""
-        overlay, caption = _overlay(run.folder / EVIDENCE / one.name)
+    for one, plain, row in zip(shown, _thumbnails(run, places), run.rows(places), strict=True):
+        pictures, told = plain, _strange(row, thresholds)
+        bundle = run.folder / EVIDENCE / one.name
+        manifest = _read_manifest(bundle)
+        overlay, caption = _overlay(bundle, manifest)
         if overlay:
-            pictures, told = pictures + overlay, f"<br>{caption}"
+            pictures, told = pictures + overlay, f"{told}<br>{caption}"
+        told += "".join(f"<br>{MARKS[verdict]} {escape(claim)}" for claim, verdict in _claims(manifest))
         kind = ' class="two"' if overlay else ""
         figures.append(
             f"<figure{kind}>{pictures}<figcaption>{one.value:.1%} {escape(one.path)}{told}<br>"
@@ -170,10 +191,37 @@ def _top(run: Run, listed: Sequence[Listed]) -> str:
     return f'<h2>Short list</h2>{more}<div class="grid">{"".join(figures)}</div>'
 
 
-def _overlay(bundle: Path) -> tuple[str, str]:
-    """One heatmap of a bundle as a picture, and what it is; empty where there is none."""
+def _strange(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    """What keeps a verdict from being believed: which models have not seen such pictures, and how far off it lies."""
+    if not row["unfamiliar"]:
+        return ""
+    said = [
+        f"{model_id} (distance {row[DISTANCE + model_id]:.2f}, threshold {thresholds[model_id]:.2f})"
+        if model_id in thresholds
+        else model_id
+        for model_id in row["unfamiliar"].split(", ")
+    ]
+    verdict = "<br><strong>No confident verdict.</strong>" if row["out_of_distribution"] else ""
+    return f"{verdict}<br>Unlike the training pictures of {escape('; '.join(said))}"
+
+
+def _read_manifest(bundle: Path) -> dict[str, Any]:
+    """What a bundle says of itself; empty where there is none."""
     try:
         manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _claims(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The claims of a bundle with the picture's verdict on each."""
+    return [(one["claim"], one["verdict"]) for one in (manifest.get("claims") or {"claims": ()})["claims"]]
+
+
+def _overlay(bundle: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """One heatmap of a bundle as a picture, and what it is; empty where there is none."""
+    try:
         first = next(iter(manifest["heatmaps"]), None)
         if first is None:
             return "", ""
