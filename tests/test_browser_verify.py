@@ -27,6 +27,11 @@ def open_verify(page) -> None:
     page.wait_for_selector("#verify-ask")
 
 
+def choose(page, dropdown: str, name: str) -> None:
+    page.click(f"{dropdown} input")
+    page.locator("[role=option]", has_text=name).click()
+
+
 def keep(page, name: str) -> None:
     """A picture of the page for whoever asks for one."""
     folder = os.environ.get("EXHIBIT_VERIFY_PICTURES")
@@ -46,6 +51,8 @@ def test_files_are_indexed_asked_and_each_claim_shows_why(visit, tmp_path):
     page.wait_for_function(NEWS, arg="Index ready: 6 chunks of 5 files")
     page.set_input_files("#verify-picture input[type=file]", corpus / "photos" / "car.png")
     page.fill("#verify-question textarea", "What stands on the street?")
+    assert page.input_value("#verify-clip input") == "Exhibit OpenCLIP"
+    choose(page, "#verify-vlm", "Tiny PaliGemma")
     page.click("#verify-ask")
     page.wait_for_selector("#verify-claims button.claim")
     assert "A red car stands on a street." in page.input_value("#verify-text textarea")
@@ -54,8 +61,34 @@ def test_files_are_indexed_asked_and_each_claim_shows_why(visit, tmp_path):
     page.wait_for_selector("#verify-claim .signals")
     assert page.get_attribute("#verify-claims button.claim >> nth=0", "aria-pressed") == "true"
     page.wait_for_selector("#verify-claim figure img")
+    assert "a vision-language model, asked" in page.inner_text("#verify-claim .signals")
+    page.wait_for_selector("#verify-claim .words ruby")
+    words = page.locator("#verify-claim .words ruby")
+    assert words.count() == 7  # A red car stands on a street
+    assert all(any(sign in text for sign in "+−") for text in words.locator("rt").all_inner_texts())
+    page.click("#verify-similar")
+    page.wait_for_selector("#verify-found-alike .evidence li")
+    assert page.locator("#verify-found-alike .evidence img").count() == 3
+    assert "cosine" in page.inner_text("#verify-found-alike")
     keep(page, "wide")
     assert overflow(page) <= 0
+
+
+def test_a_model_that_cannot_be_had_is_said_and_the_answer_stays(visit, tmp_path):
+    page = visit()
+    open_verify(page)
+    striped("red", "white").save(tmp_path / "a.png")
+    page.set_input_files("#verify-picture input[type=file]", tmp_path / "a.png")
+    page.wait_for_selector("#verify-picture img")
+    page.fill("#verify-text textarea", "A red car stands here.")
+    page.click("#verify-check")
+    page.wait_for_function(NEWS, arg="Claims checked: 1")
+    choose(page, "#verify-clip", "CLIP ViT-L/14 (OpenAI)")
+    page.click("#verify-check")
+    page.wait_for_selector("#verify-news [role=alert]")
+    assert "clip-vit-large: " in page.inner_text("#verify-news")
+    assert page.input_value("#verify-text textarea") == "A red car stands here."
+    assert page.locator("#verify-claims button.claim").count() == 1
 
 
 def test_a_pasted_answer_is_checked_on_a_telephone_and_is_no_markup(visit, tmp_path):

@@ -176,8 +176,8 @@ def test_all_that_runs_a_model_shares_one_queue(loader):
     }
     assert {name for name, _, _ in limits} >= {"ask", "examine", "heatmap", "verify", "whatif"}
     # The five endpoints; the page's examination, what models write, the two questions of What if, and of Verify the
-    # question (by its button or the keyboard), the claims of an answer and the picture of one.
-    assert len(limits) == 13
+    # question (by its button or the keyboard), the claims of an answer, the picture of one and what is like its region.
+    assert len(limits) == 14
     assert {limit for _, _, limit in limits} == {1}
 
 

@@ -9,51 +9,34 @@ import pytest
 from PIL import Image
 
 from models.errors import ExhibitError
-from rag.embedding import Embedder
 from rag.endpoint import EndpointSettings
-from rag.schema import Chunk, Claim, ClaimVerdict, Evidence, Foil, Source, measure_reliability
-from rag.verifier import Verifier
-from tests.tiny_rag import make_embedder, striped
+from rag.schema import Chunk, Evidence, Foil, Source, measure_reliability
+from tests.tiny_rag import striped
+from tests.verifying import CLIP, EVIL, checked_region, make_services, open_uploads, uploaded, verdict, wish, write_zoo
 from ui import verify_markup
-from ui.services import build_services
 from ui.verify_api import VerifyEndpoints
-from ui.verify_desk import EXTRACTIVE, Checked, VerifyDesk
+from ui.verify_desk import EXTRACTIVE, VerifyDesk
 from ui.verify_listeners import OWN_INDEX, Verifying, Wish
-
-EVIL = "<img src=x onerror=alert(1)>${evil}"
 
 
 @pytest.fixture(autouse=True)
 def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "uploads"
-    folder.mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    return folder
+    return open_uploads(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    return make_embedder(tmp_path_factory.mktemp("clip"))
+def zoo_file(tiny_vlm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("verify-zoo"), tiny_vlm("paligemma"))
+
+
+@pytest.fixture(scope="module")
+def desk(zoo_file: Path) -> VerifyDesk:
+    return VerifyDesk(make_services(zoo_file))
 
 
 @pytest.fixture
-def verifying(embedder: Embedder, tiny_zoo_file: Path) -> Verifying:
-    desk = VerifyDesk(build_services(tiny_zoo_file))
-    desk._embedder = embedder
-    desk._verifiers["photographs"] = Verifier(embedder.pictures, note="no calibration")
+def verifying(desk: VerifyDesk) -> Verifying:
     return Verifying(desk)
-
-
-def uploaded(folder: Path, name: str, data: bytes | Image.Image) -> dict[str, str]:
-    path = folder / "abc" / name
-    path.parent.mkdir(exist_ok=True)
-    data.save(path) if isinstance(data, Image.Image) else path.write_bytes(data)
-    return {"path": str(path), "orig_name": name}
-
-
-def wish(**given) -> Wish:
-    usual = {"picture": None, "question": "", "index": "", "answerer": EXTRACTIVE, "text": "", "domain": "photographs"}
-    return Wish(**usual | given)
 
 
 def test_files_become_an_index_that_answers_and_the_answer_is_checked(verifying: Verifying, uploads: Path) -> None:
@@ -63,7 +46,7 @@ def test_files_become_an_index_that_answers_and_the_answer_is_checked(verifying:
         uploaded(uploads, "car.txt", b"A red car stands on a street."),
         uploaded(uploads, "bad.jpg", b"<b>no picture"),
     ]
-    built = list(verifying.build("en", files, Event()))
+    built = list(verifying.build("en", files, Event(), CLIP))
     own = built[-1]["own"]["value"]
     assert "2 files; 1 could not be read" in built[-1]["news"]["value"]
     assert "bad.jpg" in built[-1]["unread"]["value"]
@@ -83,10 +66,11 @@ def test_files_become_an_index_that_answers_and_the_answer_is_checked(verifying:
     assert 'data-pick="0"' in steps[-1]["claims"]["value"]
     assert "not settled" in steps[-1]["claims"]["value"]
 
-    chosen = verifying.choose("en", checked, "0")
-    assert chosen["claims"]["shown"] == "0"
-    assert "data:image/jpeg;base64," in chosen["claim"]["value"]
-    assert "whole claim" in chosen["claim"]["value"]
+    first, last = verifying.choose("en", checked, "0")
+    assert first["claims"]["shown"] == "0"
+    for step in (first, last):
+        assert "data:image/jpeg;base64," in step["claim"]["value"]
+        assert "whole claim" in step["claim"]["value"]
     for language in ("ko", "pl"):
         shown = verifying.translate(language, own, checked)
         assert shown["claims"]["value"] != steps[-1]["claims"]["value"]
@@ -112,7 +96,7 @@ def test_an_answer_goes_to_the_server_for_splitting_only_where_the_server_answer
         return reply
 
     monkeypatch.setattr("rag.endpoint.EndpointAnswerer.complete", complete)
-    verifying.desk._endpoint = EndpointSettings("http://127.0.0.1:9/v1", "m")
+    monkeypatch.setattr(verifying.desk, "_endpoint", EndpointSettings("http://127.0.0.1:9/v1", "m"))
     picture = uploaded(uploads, "asked.png", striped("red", "white"))
     for answerer, expected in ((EXTRACTIVE, "A red car is here."), ("endpoint", "The car is red.")):
         asked = wish(picture=picture, text="A red car is here.", answerer=answerer)
@@ -143,18 +127,14 @@ def test_only_uploaded_files_are_read(verifying: Verifying, tmp_path: Path) -> N
     with pytest.raises(ExhibitError, match="not uploaded"):
         list(verifying.build("en", [forged], Event()))
     with pytest.raises(ExhibitError, match="check it again"):
-        verifying.choose("en", None, "0")
+        list(verifying.choose("en", None, "0"))
 
 
 def test_names_of_uploads_lead_nowhere_else(verifying: Verifying, uploads: Path) -> None:
     one = uploaded(uploads, "a.txt", b"The first.")
     files = [one | {"orig_name": name} for name in ("../../x.txt", "x.txt", "C:\\y\\x.txt", ".x.txt")]
-    built = list(verifying.build("en", files, Event()))[-1]
+    built = list(verifying.build("en", files, Event(), CLIP))[-1]
     assert "4 files; 0 could not be read" in built["news"]["value"]
-
-
-def verdict(text: str, start: int, end: int, name: str = "supported", **more) -> ClaimVerdict:
-    return ClaimVerdict(Claim(text, start, end), name, 0.9, **more)  # type: ignore[arg-type]
 
 
 def test_verdicts_differ_by_more_than_colour_and_keep_the_answer_s_words() -> None:
@@ -199,9 +179,8 @@ def test_evidence_and_reliability_are_escaped() -> None:
 
 
 def test_the_region_is_outlined_where_it_lies_in_the_original(verifying: Verifying) -> None:
-    one = verdict("a red car", 0, 9, region_xyxy=(0, 0, 400, 400))
     photo = Image.new("RGB", (400, 200), "gray")
-    checked = Checked(photo, (800, 400), "a red car", (one,), measure_reliability([one]))
+    checked = checked_region(photo, (0, 0, 400, 400), size_wh=(800, 400))
     drawn, _ = verifying.desk.draw_claim(checked, 0)
     assert drawn.size == (640, 320)  # enlarged to be looked at; the region ends in its middle
     changed = [drawn.getpixel((318, y)) != drawn.getpixel((480, y)) for y in range(20, 300)]
@@ -211,13 +190,17 @@ def test_the_region_is_outlined_where_it_lies_in_the_original(verifying: Verifyi
 def test_programs_get_the_same_as_json(verifying: Verifying, tmp_path: Path) -> None:
     striped("red", "white").save(tmp_path / "a.png")
     endpoints = VerifyEndpoints(verifying.desk)
-    told, files = endpoints.verify(str(tmp_path / "a.png"), "A red car. A dog runs.", heatmaps=True)
+    told, files = endpoints.verify(str(tmp_path / "a.png"), "A red car. A dog runs.", heatmaps=True, model=CLIP)
     assert [claim["claim"] for claim in told["claims"]] == ["A red car.", "A dog runs."]
-    assert told["note"] == "no calibration"
+    assert told["note"] == f"{CLIP} has no calibration for photographs: signals are shown, nothing is settled"
     assert [Path(file).name for file in files] == ["claim-1.png", "claim-2.png"]
+    assert [word["word"] for word in told["claims"][0]["words"]] == ["A", "red", "car"]
+    assert "similar" not in told["claims"][0]
     with pytest.raises(ExhibitError, match="photographs"):
         endpoints.verify(str(tmp_path / "a.png"), "A car.", domain="moon")
     with pytest.raises(ExhibitError, match="no index"):
         endpoints.ask("What?", index="/etc")
+    with pytest.raises(ExhibitError, match="no index"):
+        endpoints.verify(str(tmp_path / "a.png"), "A car.", index="/etc")
     with pytest.raises(ExhibitError, match="answers nothing here"):
         endpoints.ask("What?", str(tmp_path / "a.png"), answerer="endpoint")

@@ -36,8 +36,8 @@ from ui.inventory import Holding, take_inventory
 from ui.services import BOTH, DETECTION, MODELS_AT_ONCE, MODELS_QUEUE, TUNED, Asking, Services, pack_bundle
 from ui.text import DEFAULT_LANGUAGE
 from ui.triage_api import TRIAGE_QUEUE, TriageEndpoint, create_triage_parts
-from ui.verify_api import VerifyEndpoints
-from ui.verify_desk import DOMAINS, EXTRACTIVE, VerifyDesk
+from ui.verify_api import VerifyEndpoints, create_verify_inputs
+from ui.verify_desk import VerifyDesk
 from ui.whatif_api import WhatIfEndpoint
 
 HEATMAP_SIDE_PX = 2048
@@ -266,20 +266,8 @@ def _add_triage(services: Services) -> None:
 def _add_verify(desk: VerifyDesk) -> None:
     endpoints = VerifyEndpoints(desk)
     running: dict[str, Any] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE}
-    asked = [
-        gr.Textbox(label="question"),
-        gr.File(None, label="image", type="filepath"),
-        _names("index", ("", *desk.indexes()), ""),
-        _names("answerer", desk.answerers(), EXTRACTIVE),
-        _names("domain", DOMAINS, DOMAINS[0]),
-    ]
+    asked, claimed = create_verify_inputs(desk)
     gr.Button().click(_speak_plainly(endpoints.ask), asked, [gr.JSON(label="answer")], api_name="ask", **running)
-    claimed = [
-        gr.File(label="image", type="filepath"),
-        gr.Textbox(label="answer"),
-        _names("domain", DOMAINS, DOMAINS[0]),
-        gr.Checkbox(value=False, label="heatmaps"),
-    ]
     outputs = [gr.JSON(label="claims"), gr.File(label="pictures", file_count="multiple")]
     gr.Button().click(_speak_plainly(endpoints.verify), claimed, outputs, api_name="verify", **running)
 

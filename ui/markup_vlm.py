@@ -70,17 +70,32 @@ def render_words(language: str, words: Sequence[WordAttribution], specs: Mapping
     if not words:
         return ""
     body = "".join(_reading(language, each, specs) for each in words)
+    heading = render_heading(say(language, "words"), say(language, "words.note"))
+    return f"<section>{heading}{body}{render_word_scale(language, bar_uri)}</section>"
+
+
+def render_word_scale(language: str, bar_uri: str) -> str:
+    """What the colours of words mean, from against to for.
+
+    Args:
+        language: of the page.
+        bar_uri: ``pictures.words_uri``.
+    """
     against, favour = escape(say(language, "words.against")), escape(say(language, "words.for"))
-    scale = (
+    return (
         f'<div class="legend"><div class="scale"><span class="unit">{against}</span><span class="number">−1</span>'
         f'<img src="{bar_uri}" alt=""><span class="number">+1</span><span class="unit">{favour}</span></div></div>'
     )
-    return f"<section>{render_heading(say(language, 'words'), say(language, 'words.note'))}{body}{scale}</section>"
 
 
 def _reading(language: str, words: WordAttribution, specs: Mapping[str, ModelSpec]) -> str:
     target = target_word(language, words.target)
     title = say(language, "words.of", name=model_name(specs, words.model_id), target=target)
+    return f'<div class="reading"><h3>{escape(title)}</h3>{shade_words(words)}</div>'
+
+
+def shade_words(words: WordAttribution) -> str:
+    """A text as a paragraph, each word in its colour, over a line of its own kind, with its figure below it."""
     shares, pieces, reached = words.shares, [], 0
     colours = render.difference_colours(shares)
     for (start, end), share, colour in zip(words.spans, shares.tolist(), colours, strict=True):
@@ -88,7 +103,7 @@ def _reading(language: str, words: WordAttribution, specs: Mapping[str, ModelSpe
         pieces.append(_word(words.question[start:end], share, colour))
         reached = end
     pieces.append(escape(words.question[reached:]))
-    return f'<div class="reading"><h3>{escape(title)}</h3><p>{"".join(pieces)}</p></div>'
+    return f"<p>{''.join(pieces)}</p>"
 
 
 def _word(text: str, share: float, colour: str) -> str:

@@ -6,7 +6,7 @@ import importlib
 import logging
 import time
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -201,11 +201,23 @@ class Services:
             The model being loaded and the latest news of it, every ``REPORT_EVERY_S`` seconds while it takes that long.
         """
         wanted = (*settings.models, *([settings.detector] if settings.detector else []))
-        for model_id in dict.fromkeys(wanted):
-            if stopping.is_set() or (model_id in self.loader.loaded and not settings.precision):
+        yield from self.load_each(wanted, stopping, settings.precision)
+
+    def load_each(
+        self, model_ids: Iterable[str], stopping: Event, precision: Precision | None = None
+    ) -> Iterator[tuple[str, News]]:
+        """As ``load_all``, for models by their ids; what is in memory already is passed over.
+
+        Args:
+            model_ids: in the order to load them.
+            stopping: as for ``load_all``.
+            precision: how the weights of vision-language models are kept; as the zoo says when not given.
+        """
+        for model_id in dict.fromkeys(model_ids):
+            if stopping.is_set() or (model_id in self.loader.loaded and not precision):
                 continue
             try:
-                for news in self.load(model_id, stopping, settings.precision):
+                for news in self.load(model_id, stopping, precision):
                     yield model_id, news
             except ExhibitError as error:
                 _LOG.info("%s", error)

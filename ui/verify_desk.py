@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,34 +13,57 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from explain import render
+from explain.attribution import attribute_claim
 from explain.cam import explain_batch
+from explain.schema import WordAttribution
 from explain.similarity import similarity_target
 from explain.whatif import box_mask, draw_outline
+from explain.words import find_words
 from models.errors import ExhibitError
 from models.imaging import SourceImage
+from models.schema import Box
 from rag.building import Building, build_index
 from rag.claims import split_claims, split_finer
-from rag.embedding import DEFAULT_PICTURE_MODEL, Embedder, load_embedder
+from rag.embedding import DEFAULT_PICTURE_MODEL, Embedder, TextEncoder, load_embedder
 from rag.endpoint import EndpointAnswerer, EndpointSettings
 from rag.generator import Answerer, ExtractiveAnswerer, LocalAnswerer
 from rag.index import Index
 from rag.retriever import Retriever
 from rag.schema import Answer, ClaimVerdict, Evidence, Reliability, measure_reliability
 from ui.files import check_upload, fresh_path
-from ui.services import Services
+from ui.progress import News
+from ui.services import Choice, Services
 
 if TYPE_CHECKING:
-    from rag.verifier import Verifier
+    from models.clip import ImageTextModel
 
 EXTRACTIVE, ENDPOINT, LOCAL = "extractive", "endpoint", "local:"
 DOMAINS = ("photographs", "casework")
 MAX_FILES = 2000
 MAX_CLAIMS = 40
+MOST_WORDS = 40
+"""Words of a claim up to which each is scored: every one more costs sixteen texts."""
+
 EVIDENCE_SHOWN = 6
 PHOTO_SIDE_PX = 1280
 LEAST_SIDE_PX = 640
 HEATMAP_METHOD = "gradcampp"
 _MOST_FOILS = 4
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who holds claims against a picture.
+
+    Attributes:
+        clip: zoo id of the image-text model.
+        vlm: zoo id of a vision-language model that is asked as well; empty for none.
+        domain: kind of picture that the verdicts are calibrated for.
+    """
+
+    clip: str = DEFAULT_PICTURE_MODEL
+    vlm: str = ""
+    domain: str = DOMAINS[0]
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,7 @@ class Checked:
         verdicts: on its claims.
         reliability: of the whole.
         note: why nothing is settled, where that is so.
+        clip: zoo id of the image-text model that read it.
     """
 
     photo: Image.Image = field(repr=False)
@@ -61,6 +86,7 @@ class Checked:
     verdicts: tuple[ClaimVerdict, ...]
     reliability: Reliability
     note: str = ""
+    clip: str = DEFAULT_PICTURE_MODEL
 
 
 class VerifyDesk:
@@ -75,8 +101,7 @@ class VerifyDesk:
         self.services = services
         self._endpoint = endpoint
         self._guard = RLock()
-        self._embedder: Embedder | None = None
-        self._verifiers: dict[str, Verifier] = {}
+        self._encoder: TextEncoder | None = None
 
     def answerers(self) -> tuple[str, ...]:
         """Names of those who can answer here now, quotations first."""
@@ -92,23 +117,63 @@ class VerifyDesk:
         """Indexes in the folders that the operator opened, by name."""
         return {folder.name: folder for folder in self.services.folders if (folder / "chunks.lance").is_dir()}
 
-    def embedder(self) -> Embedder:
-        """The encoders of retrieval, loaded once.
+    def judges(self, kind: str) -> tuple[Choice, ...]:
+        """The models of a kind, ``clip`` or ``vlm``, that claims can be held against a picture by, and what serves."""
+        specs = (spec for spec in self.services.zoo.specs.values() if spec.kind == kind)
+        return tuple(Choice(spec, self.services.loader.status(spec.id)) for spec in specs)
+
+    def load(
+        self, stopping: Event, judges: Judges, answerer: str = EXTRACTIVE, index: Path | None = None
+    ) -> Iterator[tuple[str, News]]:
+        """Load what an answer and its check need, telling how far it is; whoever needs a model that failed says so.
+
+        Args:
+            stopping: ends the waiting.
+            judges: who will check.
+            answerer: who will answer.
+            index: what will be searched.
+
+        Yields:
+            The model being loaded and the latest news of it.
 
         Raises:
-            ModelUnavailableError: the image-text model cannot be had.
+            ExhibitError: there is no such index.
         """
-        with self._guard:
-            if self._embedder is None:
-                self._embedder = load_embedder(self.services.loader, DEFAULT_PICTURE_MODEL)
-            return self._embedder
+        searched = Index.open(index).origin.picture_model if index else ""
+        local = answerer.removeprefix(LOCAL) if answerer.startswith(LOCAL) else ""
+        wanted = (searched, local, judges.clip, self.services.default_detector(), judges.vlm)
+        yield from self.services.load_each(filter(None, wanted), stopping)
 
-    def build(self, files: Sequence[tuple[Path, str]], cancel: Event) -> Iterator[tuple[Path, Building]]:
+    def sentences(self) -> TextEncoder:
+        """The encoder of sentences, loaded once.
+
+        Raises:
+            ModelUnavailableError: its package is missing or changed.
+        """
+        from models.clip_sentence import SentenceEncoder
+
+        with self._guard:
+            if self._encoder is None:
+                self._encoder = SentenceEncoder()
+            return self._encoder
+
+    def embedder(self, clip: str = DEFAULT_PICTURE_MODEL) -> Embedder:
+        """The encoders of retrieval. The loader keeps the models, so that what it lets go is gone.
+
+        Raises:
+            ExhibitError: the image-text model cannot be had, or is none.
+        """
+        return load_embedder(self.services.loader, clip, self.sentences())
+
+    def build(
+        self, files: Sequence[tuple[Path, str]], cancel: Event, clip: str = DEFAULT_PICTURE_MODEL
+    ) -> Iterator[tuple[Path, Building]]:
         """An index of uploaded files, in a place of its own.
 
         Args:
             files: where each lies, and what it was called.
             cancel: set by another thread, ends it.
+            clip: zoo id of the image-text model; the index is searched with the same ever after.
 
         Yields:
             The index's folder, and how far it is.
@@ -125,7 +190,7 @@ class VerifyDesk:
         for path, name in files:
             shutil.copyfile(check_upload(path), _free(corpus, name))
         try:
-            for state in build_index(corpus, index, self.embedder(), cancel):
+            for state in build_index(corpus, index, self.embedder(clip), cancel):
                 yield index, state
         finally:
             shutil.rmtree(corpus.parent, ignore_errors=True)
@@ -134,8 +199,23 @@ class VerifyDesk:
         """Evidence of an index; none without one."""
         if index is None:
             return ()
-        retriever = Retriever(Index.open(index), self.embedder())
-        return retriever.find(question, source.rgb if source else None, EVIDENCE_SHOWN)
+        return self._retriever(index).find(question, source.rgb if source else None, EVIDENCE_SHOWN)
+
+    def find_similar(self, checked: Checked, number: int, index: Path) -> tuple[Image.Image, tuple[Evidence, ...]]:
+        """What an index holds that looks like the best region of a claim.
+
+        Returns:
+            The region, cut out of the picture at screen size, and the pictures found, best first.
+
+        Raises:
+            ExhibitError: the claim has no region, or the index or the model that it was built with cannot be had.
+        """
+        region = checked.verdicts[number].region_xyxy
+        if region is None:
+            raise ExhibitError("No region of the picture stands out for this claim; choose another claim.")
+        box = _on_photo(checked, region)
+        found = self._retriever(index).find_by_region(checked.photo, box, EVIDENCE_SHOWN)
+        return checked.photo.crop(_whole_pixels(box)), found
 
     def answer(
         self, question: str, source: SourceImage | None, evidence: Sequence[Evidence], answerer: str, cancel: Event
@@ -154,7 +234,7 @@ class VerifyDesk:
         source: SourceImage,
         text: str,
         evidence: Sequence[Evidence] = (),
-        domain: str = DOMAINS[0],
+        judges: Judges | None = None,
         *,
         finer: bool = False,
     ) -> Checked:
@@ -164,7 +244,7 @@ class VerifyDesk:
             source: the picture.
             text: the answer.
             evidence: that it was given from; captions among it are one of the signals.
-            domain: kind of picture.
+            judges: who checks; the bundled models where not given.
             finer: let the operator's language model split the answer, where one is connected.
 
         Raises:
@@ -178,10 +258,20 @@ class VerifyDesk:
             raise ExhibitError(
                 f"{len(claims)} claims are more than the {MAX_CLAIMS} checked at a time; shorten the answer."
             )
-        verifier = self._verifier(domain)
+        from rag.verifier import load_verifier
+
+        asked = judges or Judges()
+        verifier = load_verifier(
+            self.services.loader,
+            clip=asked.clip,
+            detector=self.services.default_detector(),
+            vlm=asked.vlm,
+            sentences=self.sentences() if evidence else None,
+            domain=asked.domain,
+        )
         verdicts = tuple(verifier.verify(source.rgb, claims, evidence=evidence))
         photo = render.fit(source.rgb, PHOTO_SIDE_PX)
-        return Checked(photo, source.size_wh, text, verdicts, measure_reliability(verdicts), verifier.note)
+        return Checked(photo, source.size_wh, text, verdicts, measure_reliability(verdicts), verifier.note, asked.clip)
 
     def draw_claim(self, checked: Checked, number: int) -> tuple[Image.Image, str]:
         """The picture under the heat of a claim against its foils, its best region outlined.
@@ -194,7 +284,7 @@ class VerifyDesk:
         """
         verdict = checked.verdicts[number]
         foils = [foil.text for foil in verdict.foils if foil.text != verdict.claim.text][:_MOST_FOILS]
-        live = self.embedder().pictures
+        live = self._reader(checked)
         target = similarity_target(live, verdict.claim.text, foils)
         (found,) = explain_batch(live, [checked.photo], methods=(HEATMAP_METHOD,), targets=(target,))
         problem = found.problems[0].message if found.problems else ""
@@ -204,20 +294,30 @@ class VerifyDesk:
             drawn = draw_outline(drawn, box_mask(checked.size_wh, verdict.region_xyxy))
         return drawn, problem
 
-    def _verifier(self, domain: str) -> Verifier:
-        from rag.verifier import load_verifier
+    def attribute_words(self, checked: Checked, number: int) -> WordAttribution | None:
+        """What each word of a claim adds to its cosine with the picture; None where no model here reads it.
 
-        with self._guard:
-            if domain not in self._verifiers:
-                sentences: Any = self.embedder().sentences
-                self._verifiers[domain] = load_verifier(
-                    self.services.loader,
-                    clip=DEFAULT_PICTURE_MODEL,
-                    detector=self.services.default_detector(),
-                    sentences=sentences,
-                    domain=domain,
-                )
-            return self._verifiers[domain]
+        Raises:
+            ExhibitError: the claim is too long, its words have no scores, or the model cannot be had.
+        """
+        verdict = checked.verdicts[number]
+        if not verdict.signals:
+            return None
+        count = len(find_words(verdict.claim.text))
+        if count > MOST_WORDS:
+            raise ExhibitError(
+                f"The claim has {count} words, and up to {MOST_WORDS} are scored one by one; part it into shorter ones."
+            )
+        return attribute_claim(self._reader(checked), checked.photo, verdict.claim.text)
+
+    def _reader(self, checked: Checked) -> ImageTextModel:
+        """The image-text model that read the claims."""
+        return self.embedder(checked.clip).pictures
+
+    def _retriever(self, index: Path) -> Retriever:
+        """Over an index, with the models that it was built with."""
+        opened = Index.open(index)
+        return Retriever(opened, self.embedder(opened.origin.picture_model))
 
     def _answerer(self, name: str) -> Answerer:
         if name == ENDPOINT and self._endpoint is not None:
@@ -227,13 +327,23 @@ class VerifyDesk:
             return LocalAnswerer(live)
         if name != EXTRACTIVE:
             raise ExhibitError(f"{name!r} answers nothing here; choose among: {', '.join(self.answerers())}.")
-        return ExtractiveAnswerer(self.embedder().sentences)
+        return ExtractiveAnswerer(self.sentences())
 
 
 def _enlarged(photo: Image.Image) -> Image.Image:
     """A copy at least large enough that an outline hides little of it."""
     factor = max(1.0, LEAST_SIDE_PX / max(photo.size))
     return photo.resize((round(photo.width * factor), round(photo.height * factor)), Image.Resampling.BICUBIC)
+
+
+def _on_photo(checked: Checked, region: Box) -> Box:
+    """A region in pixels of the original, in those of the photo that is kept."""
+    across, down = checked.photo.width / checked.size_wh[0], checked.photo.height / checked.size_wh[1]
+    return region[0] * across, region[1] * down, region[2] * across, region[3] * down
+
+
+def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -9,8 +9,10 @@ from typing import Final
 
 from PIL import Image
 
+from explain.schema import WordAttribution
 from rag.schema import ClaimVerdict, Evidence, Reliability
-from ui.markup import escape, render_heading
+from ui.markup import escape, render_empty, render_heading
+from ui.markup_vlm import render_word_scale, shade_words
 from ui.pictures import data_uri
 from ui.text import say, say_or
 
@@ -22,9 +24,31 @@ _LEAST_BAR = 1e-6
 
 def render_evidence(language: str, evidence: Sequence[Evidence]) -> str:
     """The gallery: number, picture or passage, source, and why each was found."""
-    cards = "".join(_card(language, number, one) for number, one in enumerate(evidence, 1))
     heading = render_heading(say(language, "verify.evidence"), say(language, "verify.evidence_note"))
-    return f'{heading}<ol class="evidence">{cards}</ol>' if cards else ""
+    return f"{heading}{_gallery(language, evidence)}" if evidence else ""
+
+
+def render_similar(language: str, claim: str, region: Image.Image, found: Sequence[Evidence]) -> str:
+    """The pictures of an index that look like the best region of a claim, with the region itself.
+
+    Args:
+        language: of the page.
+        claim: whose region it is.
+        region: cut out of the picture.
+        found: best first.
+    """
+    heading = render_heading(say(language, "verify.similar_heading"), say(language, "verify.similar_note"))
+    wanted = (
+        f'<figure class="region"><img src="{data_uri(region)}" alt="{escape(say(language, "verify.similar_region"))}">'
+        f"<figcaption>{escape(claim)}</figcaption></figure>"
+    )
+    none = render_empty(say(language, "verify.similar_none"))
+    return f"{heading}{wanted}{_gallery(language, found) if found else none}"
+
+
+def _gallery(language: str, evidence: Sequence[Evidence]) -> str:
+    cards = "".join(_card(language, number, one) for number, one in enumerate(evidence, 1))
+    return f'<ol class="evidence">{cards}</ol>'
 
 
 def _card(language: str, number: int, one: Evidence) -> str:
@@ -36,18 +60,25 @@ def _card(language: str, number: int, one: Evidence) -> str:
     if chunk.picture:
         uri = f"data:image/jpeg;base64,{base64.b64encode(chunk.picture).decode('ascii')}"
         picture = f'<img src="{uri}" alt="{escape(chunk.text or chunk.source.id)}" loading="lazy">'
-    scores = [say(language, "verify.score", score=f"{one.score:.4f}")]
-    if one.similarity is not None:
-        scores.append(say(language, "verify.similarity", score=f"{one.similarity:.3f}"))
-    if one.words is not None:
-        scores.append(say(language, "verify.words", score=f"{one.words:.2f}"))
     found = ", ".join(say_or(language, f"verify.by.{name}", name) for name in one.found_by)
-    why = f"{escape(' · '.join(scores))}<br>{escape(say(language, 'verify.found_by', names=found))}"
+    why = f"{escape(_scores(language, one))}<br>{escape(say(language, 'verify.found_by', names=found))}"
     return (
         f'<li><p class="source"><strong>[{number}]</strong> {escape(where)}</p>{picture}'
         f'<p class="passage">{escape(text)}</p>'
         f'<p class="note">{why}</p></li>'
     )
+
+
+def _scores(language: str, one: Evidence) -> str:
+    """What the evidence was ranked by; a single search ranks by the cosine, which is not said twice."""
+    scores = []
+    if one.similarity is None or one.score != one.similarity:
+        scores.append(say(language, "verify.score", score=f"{one.score:.4f}"))
+    if one.similarity is not None:
+        scores.append(say(language, "verify.similarity", score=f"{one.similarity:.3f}"))
+    if one.words is not None:
+        scores.append(say(language, "verify.words", score=f"{one.words:.2f}"))
+    return " · ".join(scores)
 
 
 def render_answer(language: str, text: str, verdicts: Sequence[ClaimVerdict]) -> str:
@@ -102,8 +133,16 @@ def render_reliability(language: str, found: Reliability, note: str) -> str:
     return f'<p class="reliability"><strong>{escape(line)}</strong> {escape(weakest)}</p>{extra}{limits}'
 
 
-def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, problem: str) -> str:
-    """One claim: its heatmap with the best region, its foils, and what each signal did."""
+def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, problem: str, words: str = "") -> str:
+    """One claim: its heatmap with the best region, its words, its foils, and what each signal did.
+
+    Args:
+        language: of the page.
+        verdict: on the claim.
+        picture: under the claim's heat.
+        problem: why it bears none, where that is so.
+        words: markup of what its words did.
+    """
     said = f"{MARKS[verdict.verdict]} {say(language, f'verify.{verdict.verdict}')} {verdict.support:.0%}"
     bar = ""
     if verdict.thresholds:
@@ -115,9 +154,28 @@ def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, pro
         f'<figure><img src="{data_uri(picture)}" alt="{escape(verdict.claim.text)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+    beside = f"{words}{_foils(language, verdict)}{_signals(language, verdict)}"
     return (
         f'{render_heading(verdict.claim.text, said)}<p class="note">{escape(bar)}</p>'
-        f'<div class="why">{figure}<div>{_foils(language, verdict)}{_signals(language, verdict)}</div></div>'
+        f'<div class="why">{figure}<div>{beside}</div></div>'
+    )
+
+
+def render_claim_words(language: str, words: WordAttribution, reader: str, bar_uri: str) -> str:
+    """What each word of a claim did for its similarity with the picture, and the scale of the colours.
+
+    Args:
+        language: of the page.
+        words: of the claim.
+        reader: name of the image-text model.
+        bar_uri: ``pictures.words_uri``.
+    """
+    strongest = max((abs(score) for score in words.scores.tolist()), default=0.0)
+    note = say(language, "verify.claim_words_note", reader=reader, strongest=f"{strongest:.3f}")
+    return (
+        f'<section class="words"><h3>{escape(say(language, "verify.claim_words"))}</h3>'
+        f'<div class="reading">{shade_words(words)}</div>{render_word_scale(language, bar_uri)}'
+        f'<p class="note">{escape(note)}</p></section>'
     )
 
 
@@ -132,14 +190,7 @@ def _foils(language: str, verdict: ClaimVerdict) -> str:
         f'<tr{" class=own" if mine else ""}><th scope="row">{escape(text)}</th><td class="number">{score:.3f}</td></tr>'
         for text, score, mine in rows
     )
-    head = (
-        f'<th scope="col">{escape(say(language, "verify.foil"))}</th>'
-        f'<th scope="col">{escape(say(language, "verify.cosine"))}</th>'
-    )
-    return (
-        f'<table class="rows foils"><caption>{escape(say(language, "verify.foils"))}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return _table(language, "foils", ("foil", "cosine"), body)
 
 
 def _signals(language: str, verdict: ClaimVerdict) -> str:
@@ -149,12 +200,14 @@ def _signals(language: str, verdict: ClaimVerdict) -> str:
     widest = max((abs(value) for value in verdict.contributions.values()), default=0.0)
     names = sorted(verdict.signals, key=lambda name: -abs(verdict.contributions.get(name, 0.0)))
     body = "".join(_signal(language, name, verdict, max(widest, _LEAST_BAR)) for name in names)
-    head = "".join(
-        f'<th scope="col">{escape(say(language, key))}</th>'
-        for key in ("verify.signal", "verify.value", "verify.contribution")
-    )
+    return _table(language, "signals", ("signal", "value", "contribution"), body)
+
+
+def _table(language: str, name: str, columns: Sequence[str], body: str) -> str:
+    """A table of the tab; name and columns are keys of its words."""
+    head = "".join(f'<th scope="col">{escape(say(language, f"verify.{column}"))}</th>' for column in columns)
     return (
-        f'<table class="rows signals"><caption>{escape(say(language, "verify.signals"))}</caption>'
+        f'<table class="rows {name}"><caption>{escape(say(language, f"verify.{name}"))}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
