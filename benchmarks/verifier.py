@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import Figure, add_options, interleaved, median, report
-from benchmarks.verifier_calibration import captioned, open_verifier
+from benchmarks.verifier_calibration import captioned, open_verifier, with_strangers
 from benchmarks.verifier_claims import caption_figures, casework_figures, object_figures
 from benchmarks.verifier_data import Photo, ask_captions, look_at_scenes
 from benchmarks.verifier_search import search_figures
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     photos, corpus = captioned()
     parts: dict[str, Callable[[], Sequence[Figure]]] = {
         "recall": lambda: [_recall(verifier.clip, photos)],
-        "captions": lambda: caption_figures(verifier, ask_captions(verifier, photos, corpus)),
+        "captions": lambda: caption_figures(verifier, ask_captions(with_strangers(verifier, corpus), photos, corpus)),
         "objects": lambda: object_figures(verifier),
         "casework": lambda: _casework(verifier, options.scenes),
         "cost": lambda: [_cost(verifier, photos[0].open())],

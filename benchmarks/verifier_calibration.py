@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.verifier_data import (
     Asked,
+    Photo,
     SceneLook,
     ask_captions,
     find_fillers,
@@ -35,12 +36,14 @@ from models.registry import load_zoo
 from rag.fusion import CALIBRATIONS, Fusion, fit_fusion
 from rag.probe import Probe, ProbeSettings, fit_probe, save_probe
 from rag.signals import SIGNALS
+from rag.strangers import Strangers, save_strangers
 from rag.verifier import DOMAINS, Verifier
 
 CAPTIONS = Path("../shared/data/captions")
 SCENES_SEED, SCENES = 101, 2500
 FUSION_SHARE = 0.25  # of the scenes: those that the head did not learn from, so that its log-odds are honest
 TARGET_PRECISION = 0.9
+STRANGERS = 650  # photographs, and as many captions
 GENERAL = tuple(name for name in SIGNALS if name not in ("vqa", "probe"))
 
 
@@ -55,8 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for domain in options.domain or DOMAINS:
             verifier = open_verifier(options.clip, sentences=domain == "photographs")
             if domain == "photographs":
-                asked = ask_captions(verifier, *captioned())
-                _store(fit_photographs(verifier.clip, asked), None)
+                photos, corpus = captioned()
+                beside = with_strangers(verifier, corpus)
+                fusion = fit_photographs(
+                    verifier.clip,
+                    ask_captions(beside, photos, corpus),
+                    strangers=f"{options.clip}.photographs.strangers.safetensors",
+                )
+                _store(fusion, None, beside.strangers)
             else:
                 scenes = list(look_at_scenes(verifier, SCENES_SEED, options.scenes))
                 _store(*fit_casework(verifier, scenes))
@@ -142,6 +151,15 @@ def fit_casework(
     return fusion, probe
 
 
+def with_strangers(verifier: Verifier, corpus: Sequence[Photo]) -> Verifier:
+    """The same verifier with the photographs of a corpus, and a caption of each, as strangers."""
+    strangers = Strangers(
+        verifier.clip.embed_images([photo.open() for photo in corpus[:STRANGERS]]),
+        verifier.clip.embed_texts([photo.captions[0] for photo in corpus[:STRANGERS]]),
+    )
+    return Verifier(verifier.clip, strangers=strangers, detector=verifier.detector, sentences=verifier.sentences)
+
+
 def replace_probe(verifier: Verifier, probe: Probe | None) -> Verifier:
     """The same verifier with another head."""
     return Verifier(verifier.clip, probe=probe, detector=verifier.detector, sentences=verifier.sentences)
@@ -157,8 +175,10 @@ def ask_scenes(verifier: Verifier, scenes: Sequence[SceneLook]) -> tuple[list[An
     return rows, truths
 
 
-def _store(fusion: Fusion, probe: Probe | None) -> None:
+def _store(fusion: Fusion, probe: Probe | None, strangers: Strangers | None = None) -> None:
     CALIBRATIONS.mkdir(exist_ok=True)
+    if strangers is not None:
+        save_strangers(strangers, CALIBRATIONS / fusion.strangers)
     if probe is not None:
         save_probe(probe, CALIBRATIONS / fusion.probe)
     file = CALIBRATIONS / f"{fusion.clip}.{fusion.domain}.json"

@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ExhibitError
-from rag.generator import RULES, best_picture, write_prompt
+from rag.generator import RULES, best_picture, grow_answer, write_prompt
 from rag.schema import Answer, Evidence
 
 if TYPE_CHECKING:
@@ -124,11 +124,8 @@ class EndpointAnswerer:
         given = tuple(evidence)
         prompt = write_prompt(question, given, self._settings.most_characters, rules="")
         picture = image or best_picture(given)
-        text = ""
-        for text in self._write(prompt, picture, cancel):
-            yield Answer(question, text, self.name, given, done=False)
-        if cancel is None or not cancel.is_set():
-            yield Answer(question, text.strip(), self.name, given)
+        texts = self._write(prompt, picture, cancel)
+        yield from grow_answer(texts, Answer(question, "", self.name, given), cancel)
 
     def complete(self, prompt: str) -> str:
         """One prompt's whole reply, for ``rag.claims.split_finer``.

@@ -23,7 +23,7 @@ from rag.schema import VerdictName
 __all__ = ["CALIBRATIONS", "Fusion", "SignalWeight", "find_fusion", "fit_fusion", "read_fusion"]
 
 CALIBRATIONS = Path(__file__).with_name("calibrations")
-_OPTIONAL = ("detector", "count", "vqa", "captions", "probe")  # need more than the image-text model
+_OPTIONAL = ("detector", "count", "vqa", "captions", "strangers", "probe")  # need more than the image-text model
 _HIDDEN_COPIES = 3
 _HIDDEN_SHARE = 0.3
 
@@ -59,6 +59,7 @@ class Fusion(BaseModel):
         target_precision: share of such verdicts that are right, on the calibration claims.
         base_rate: share of calibration claims that are true; supports assume it.
         probe: file of the head for this domain, beside this one; empty where there is none.
+        strangers: file of strangers' vectors (``rag/strangers.py``), beside this one; empty where there is none.
         data: what the calibration claims were made from.
         figures: what was measured.
     """
@@ -77,6 +78,7 @@ class Fusion(BaseModel):
     target_precision: float = Field(gt=0.5, lt=1)
     base_rate: float = Field(gt=0, lt=1)
     probe: str = ""
+    strangers: str = ""
     data: dict[str, Any] = Field(default_factory=dict)
     figures: dict[str, Any] = Field(default_factory=dict)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Event
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.vlm import VisionLanguageModel
     from rag.embedding import TextEncoder
 
-__all__ = ["RULES", "Answerer", "ExtractiveAnswerer", "LocalAnswerer", "best_picture", "write_prompt"]
+__all__ = ["RULES", "Answerer", "ExtractiveAnswerer", "LocalAnswerer", "best_picture", "grow_answer", "write_prompt"]
 
 RULES = (
     "Answer the question from the picture and the evidence, in the question's language, in a few short sentences. "
@@ -151,11 +151,23 @@ class LocalAnswerer:
         if picture is None:
             raise ExhibitError(f"{self.name} looks at a picture, and there is none; give one, or answer by quotations.")
         asked = self.model.asking(question=write_prompt(question, given, self.most_characters), style="plain")
-        text = ""
-        for text in asked.write(picture, max_new_tokens=self.most_tokens, cancel=cancel):
-            yield Answer(question, text, self.name, given, done=False)
-        if cancel is None or not cancel.is_set():
-            yield Answer(question, text, self.name, given)
+        texts = asked.write(picture, max_new_tokens=self.most_tokens, cancel=cancel)
+        yield from grow_answer(texts, Answer(question, "", self.name, given), cancel)
+
+
+def grow_answer(texts: Iterable[str], empty: Answer, cancel: Event | None) -> Iterator[Answer]:
+    """The answer for each text so far, and the whole one last unless it was cancelled.
+
+    Args:
+        texts: each the whole text so far.
+        empty: the answer without its text.
+        cancel: set by another thread, ends the answer.
+    """
+    text = ""
+    for text in texts:
+        yield replace(empty, text=text, done=False)
+    if cancel is None or not cancel.is_set():
+        yield replace(empty, text=text.strip())
 
 
 def write_prompt(question: str, evidence: Sequence[Evidence], most_characters: int, rules: str = RULES) -> str:

@@ -22,6 +22,7 @@ __all__ = ["SIGNALS", "ClaimTexts", "Signals", "claim_texts", "measure_signals",
 SIGNALS: Mapping[str, str] = MappingProxyType(
     {
         "whole": "cosine of the picture and the claim",
+        "strangers": "the same, less what picture and claim have with captions and pictures of others",
         "words": "mean cosine of the claim's words, each with the region that fits it best",
         "weakest_word": "the least of these cosines",
         "region": "cosine of the claim and the region that fits it best",

@@ -25,6 +25,7 @@ from rag.looks import Look, look_at
 from rag.probe import Probe, load_probe, place_features
 from rag.schema import Claim, ClaimVerdict, Evidence
 from rag.signals import SIGNALS, ClaimTexts, Signals, claim_texts, measure_signals
+from rag.strangers import Strangers, load_strangers
 
 if TYPE_CHECKING:
     from models.loading import ModelLoader
@@ -68,6 +69,7 @@ class Verifier:
         clip: the image-text model.
         fusion: its calibration; None settles nothing.
         probe: the head of the calibration's kind of pictures.
+        strangers: vectors beside which a cosine is seen.
         detector: for presence and counts of the objects it knows.
         vlm: asked whether the picture shows each claim; costs a pass of it per few claims.
         sentences: for the agreement of claims with retrieved captions.
@@ -80,13 +82,14 @@ class Verifier:
         fusion: Fusion | None = None,
         *,
         probe: Probe | None = None,
+        strangers: Strangers | None = None,
         detector: Detector | None = None,
         vlm: VisionLanguageModel | None = None,
         sentences: TextEncoder | None = None,
         note: str = "",
     ) -> None:
         self.clip, self.fusion, self.probe, self.detector = clip, fusion, probe, detector
-        self.vlm, self.sentences, self.note = vlm, sentences, note
+        self.strangers, self.vlm, self.sentences, self.note = strangers, vlm, sentences, note
 
     def verify(
         self,
@@ -136,7 +139,12 @@ class Verifier:
         prepared = [claim_texts(claim) for claim in claims]
         found = [measure_signals(look, texts, vectors) for texts, vectors in self._embedded(prepared)]
         further: list[dict[str, float]] = [{} for _ in claims]
-        for name, values in (("vqa", self._ask(image, claims)), ("captions", self._agree(claims, captions))):
+        asked = {
+            "strangers": self._compare(look, claims),
+            "vqa": self._ask(image, claims),
+            "captions": self._agree(claims, captions),
+        }
+        for name, values in asked.items():
             for own, value in zip(further, values, strict=False):
                 own[name] = value
         found = [replace(one, values={**one.values, **more}) for one, more in zip(found, further, strict=True)]
@@ -150,6 +158,12 @@ class Verifier:
         for texts in prepared:
             yield texts, vectors[start : start + len(texts.all)]
             start += len(texts.all)
+
+    def _compare(self, look: Look, claims: Sequence[str]) -> list[float]:
+        if self.strangers is None:
+            return []
+        beside: list[float] = self.strangers.beside(look.whole, self.clip.embed_texts(claims)).tolist()
+        return beside
 
     def _ask(self, image: Image.Image | None, claims: Sequence[str]) -> list[float]:
         if self.vlm is None or image is None:
@@ -244,7 +258,8 @@ def load_verifier(
     if asked is not None and "vqa" not in fusion.signals:
         notes.append(f"the calibration for {domain} gives no weight to what {vlm} answers: it is shown, not counted")
     probe = load_probe(file.with_name(fusion.probe)) if fusion.probe else None
-    return Verifier(live, fusion, probe=probe, note="; ".join(notes), **given)
+    strangers = load_strangers(file.with_name(fusion.strangers)) if fusion.strangers else None
+    return Verifier(live, fusion, probe=probe, strangers=strangers, note="; ".join(notes), **given)
 
 
 def _load_vlm(loader: ModelLoader, model_id: str) -> VisionLanguageModel:
