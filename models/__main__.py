@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.console import run_command, show_progress, write_json
 from models.errors import ExhibitError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -57,19 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.loading import ModelLoader
     from models.registry import load_zoo
 
-    try:
+    def run() -> int:
         zoo = load_zoo(arguments.zoo)
-        loader = ModelLoader(zoo, offline=arguments.offline, progress=_show_progress, trusted=arguments.trust)
+        loader = ModelLoader(zoo, offline=arguments.offline, progress=show_progress, trusted=arguments.trust)
         return _list(arguments, loader) if arguments.command == "list" else _predict(arguments, zoo, loader)
-    except ExhibitError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+
+    return run_command(run)
 
 
 def _list(arguments: argparse.Namespace, loader: ModelLoader) -> int:
     rows = [spec.model_dump() | {"status": asdict(loader.status(spec.id))} for spec in loader.zoo.specs.values()]
     if arguments.json:
-        _write_json(rows)
+        write_json(rows)
         return 0
     wide = max(len(row["id"]) for row in rows)
     for row in rows:
@@ -98,7 +97,7 @@ def _predict(arguments: argparse.Namespace, zoo: Zoo, loader: ModelLoader) -> in
         if not arguments.json:
             _write_text(results[-1])
     if arguments.json:
-        _write_json(results)
+        write_json(results)
     return 2 if faults else 0
 
 
@@ -180,15 +179,6 @@ def _write_text(result: dict[str, Any]) -> None:
         sys.stdout.write(f"  verdict: {verdict['label']} {share:.1%}, agreement {agreement:.0%}{against}{doubt}\n")
     for problem in result["problems"]:
         sys.stdout.write(f"  not asked: {problem}\n")
-
-
-def _write_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def _show_progress(model_id: str, share: float | None, text: str) -> None:
-    done = "" if share is None else f" {share:4.0%}"
-    sys.stderr.write(f"[{model_id}]{done} {text}\n")
 
 
 if __name__ == "__main__":
