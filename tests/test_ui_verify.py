@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -163,7 +164,11 @@ def test_a_claim_shows_foils_and_a_bar_for_each_signal() -> None:
     assert 'class="for" style="width:50.0%"' in shown
     assert 'class="against" style="width:16.7%"' in shown
     assert "not weighed" in shown
-    assert "Refuted below 20%, supported from 80%." in shown
+    assert "Refuted below 20%. Supported from 80%." in shown
+    never = verify_markup.render_claim("en", replace(one, thresholds=(0.0, 1.01)), striped("red", "blue"), "")
+    assert "101%" not in never
+    assert "None is refuted" in never
+    assert "None is supported" in never
     assert shown.index("whole claim") < shown.index("number of objects")
 
 

@@ -144,10 +144,7 @@ def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, pro
         words: markup of what its words did.
     """
     said = f"{MARKS[verdict.verdict]} {say(language, f'verify.{verdict.verdict}')} {verdict.support:.0%}"
-    bar = ""
-    if verdict.thresholds:
-        low, high = (f"{value:.0%}" for value in verdict.thresholds)
-        bar = say(language, "verify.thresholds", low=low, high=high)
+    bar = _thresholds(language, verdict.thresholds) if verdict.thresholds else ""
     region = say(language, "verify.region") if verdict.region_xyxy else say(language, "verify.no_region")
     caption = " ".join(filter(None, (say(language, "verify.heatmap"), region, problem)))
     figure = (
@@ -159,6 +156,14 @@ def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, pro
         f'{render_heading(verdict.claim.text, said)}<p class="note">{escape(bar)}</p>'
         f'<div class="why">{figure}<div>{beside}</div></div>'
     )
+
+
+def _thresholds(language: str, thresholds: tuple[float, float]) -> str:
+    """From where a claim is settled; a precision that calibration never reached leaves a side out (``rag.fusion``)."""
+    low, high = thresholds
+    refuted = say(language, "verify.refuted_below", low=f"{low:.0%}") if low > 0 else say(language, "verify.refuted_no")
+    supported = say(language, "verify.supported_from", high=f"{high:.0%}")
+    return f"{refuted} {supported if high <= 1 else say(language, 'verify.supported_no')}"
 
 
 def render_claim_words(language: str, words: WordAttribution, reader: str, bar_uri: str) -> str:
@@ -219,5 +224,6 @@ def _signal(language: str, name: str, verdict: ClaimVerdict, widest: float) -> s
         bar = f'<td class="none">{escape(say(language, "verify.unweighed"))}</td>'
     else:
         side, width = ("against" if given < 0 else "for"), 50 * abs(given) / widest
-        bar = f'<td class="bar"><span class="{side}" style="width:{width:.1f}%"></span><em>{given:+.2f}</em></td>'
+        fill = f'<div class="track"><span class="{side}" style="width:{width:.1f}%"></span></div>'
+        bar = f'<td class="bar">{fill}<em>{given:+.2f}</em></td>'
     return f'<tr><th scope="row">{escape(word)}</th><td class="number">{value:.3f}</td>{bar}</tr>'
