@@ -195,3 +195,20 @@ def test_questions_for_vision_language_models_are_optional_and_described(client)
         "detector",
         "bundle",
     ]
+
+
+def test_claims_are_checked_by_the_models_that_a_program_names(client, picture):
+    parameters = client.view_api(return_format="dict")["named_endpoints"]["/verify"]["parameters"]
+    named = [entry["parameter_name"] for entry in parameters]
+    assert named == ["image", "answer", "domain", "heatmaps", "model", "vlm", "index"]
+    assert all(entry["parameter_has_default"] for entry in parameters[2:])
+    told, files = client.predict(
+        image=handle_file(picture), answer="A red car.", heatmaps=True, model="bundled-openclip", api_name="/verify"
+    )
+    (claim,) = told["claims"]
+    assert [word["word"] for word in claim["words"]] == ["A", "red", "car"]
+    assert [Path(file).name for file in files] == ["claim-1.png"]
+    for wrong in ({"model": "tiny-vit"}, {"vlm": "tiny-vit"}):
+        with pytest.raises(Exception, match="tiny-vit is no") as caught:
+            client.predict(image=handle_file(picture), answer="A red car.", **wrong, api_name="/verify")
+        assert "Traceback" not in str(caught.value)
