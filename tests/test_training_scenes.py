@@ -65,6 +65,16 @@ def test_classes_are_balanced_and_unrelated_holds_look_alikes_of_all(pictures: l
     assert 0.3 < alike / unrelated.total() < 0.7
 
 
+def test_a_hard_set_is_half_look_alikes_of_all_three_classes() -> None:
+    drawn = [render_picture(7, number, 64, hard=True) for number in range(120)]
+    unrelated = [picture for picture in drawn if picture.label == 0]
+    assert len(unrelated) == 60
+    assert {picture.label for picture in drawn} == {0, 1, 2, 3}
+    alike = Counter(picture.kind.split("/")[0] for picture in unrelated)
+    assert min(alike[kind] for kind in ("chat", "place", "things")) >= 10
+    assert sum(alike[kind] for kind in ("chat", "place", "things")) > 45
+
+
 def test_places_and_languages_occur_in_both_classes(pictures: list[Rendered]) -> None:
     for family in ("chat", "place"):
         kinds = [

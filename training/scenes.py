@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 ROWS_PER_GROUP = 64  # also what one worker draws at a time
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 64, 512
 ORDINARY = 0.5  # of the unrelated pictures; the others look like one of the three classes
+ORDINARY_HARD = 0.1  # the same in a hard set
+_TURNS = (UNRELATED, CHAT, PLACE, SUBSTANCE)
+_TURNS_HARD = (UNRELATED, CHAT, UNRELATED, PLACE, UNRELATED, SUBSTANCE)
 _DRAW: dict[int, Callable[[int, Random], Scene]] = {CHAT: draw_chat, PLACE: draw_place, SUBSTANCE: draw_things}
 
 
@@ -72,18 +75,21 @@ class Rendered:
     number: int
 
 
-def render_picture(seed: int, number: int, size: int = 256) -> Rendered:
+def render_picture(seed: int, number: int, size: int = 256, *, hard: bool = False) -> Rendered:
     """Draw and photograph one picture; classes take turns, so every four numbers hold one of each.
 
     Args:
         seed: of the set.
         number: of the picture, from 0.
         size: side in pixels.
+        hard: half of the pictures are unrelated, and nearly all of these look like one of the three classes: more to
+            learn from, and no set to measure on.
     """
     random = Random(f"casework {seed} {number}")  # noqa: S311 - draws pictures, guards nothing
-    label = number % len(LABEL_NAMES)
+    turns = _TURNS_HARD if hard else _TURNS
+    label = turns[number % len(turns)]
     kind = random.choice(sorted(_DRAW)) if label == UNRELATED else label
-    ordinary = label == UNRELATED and random.random() < ORDINARY
+    ordinary = label == UNRELATED and random.random() < (ORDINARY_HARD if hard else ORDINARY)
     draw = draw_ordinary if ordinary else _DRAW[kind]
     scene = draw(label, random)
     photo = take_photo(scene.sheet, size, random)
@@ -110,7 +116,9 @@ def _find_box(inside: Any) -> tuple[int, int, int, int] | None:  # noqa: ANN401 
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def write_scenes(out: Path, count: int, seed: int, *, workers: int = 1, size: int = 256) -> dict[str, Any]:
+def write_scenes(
+    out: Path, count: int, seed: int, *, workers: int = 1, size: int = 256, hard: bool = False
+) -> dict[str, Any]:
     """Write ``casework.parquet`` and, last, ``scenes.json`` into a folder.
 
     Args:
@@ -119,6 +127,7 @@ def write_scenes(out: Path, count: int, seed: int, *, workers: int = 1, size: in
         seed: the same seed, count and size give the same file.
         workers: processes that draw.
         size: side of the pictures in pixels, from 64 to 512.
+        hard: as for ``render_picture``.
 
     Returns:
         The content of ``scenes.json``.
@@ -141,7 +150,7 @@ def write_scenes(out: Path, count: int, seed: int, *, workers: int = 1, size: in
     schema, partial = _make_schema(), out / "casework.parquet.partial"
     try:
         with pq.ParquetWriter(partial, schema) as writer, tqdm(total=count, desc="scenes", unit="img") as bar:
-            for rows in _render_groups(seed, count, size, workers):
+            for rows in _render_groups(seed, count, size, hard, workers):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 labels.update(LABEL_NAMES[row["label"]] for row in rows)
                 kinds.update(row["kind"] for row in rows)
@@ -155,6 +164,7 @@ def write_scenes(out: Path, count: int, seed: int, *, workers: int = 1, size: in
         "seed": seed,
         "pictures": count,
         "size_px": size,
+        "hard": hard,
         "label_names": list(LABEL_NAMES),
         "labels": dict(sorted(labels.items())),
         "kinds": dict(sorted(kinds.items())),
@@ -163,8 +173,9 @@ def write_scenes(out: Path, count: int, seed: int, *, workers: int = 1, size: in
     return summary
 
 
-def _render_groups(seed: int, count: int, size: int, workers: int) -> Iterator[list[dict[str, Any]]]:
-    tasks = [(seed, start, min(start + ROWS_PER_GROUP, count), size) for start in range(0, count, ROWS_PER_GROUP)]
+def _render_groups(seed: int, count: int, size: int, hard: bool, workers: int) -> Iterator[list[dict[str, Any]]]:
+    starts = range(0, count, ROWS_PER_GROUP)
+    tasks = [(seed, start, min(start + ROWS_PER_GROUP, count), size, hard) for start in starts]
     if workers == 1:
         yield from map(_render_rows, tasks)
         return
@@ -176,9 +187,9 @@ def _render_groups(seed: int, count: int, size: int, workers: int) -> Iterator[l
         yield from pool.map(_render_rows, tasks)
 
 
-def _render_rows(task: tuple[int, int, int, int]) -> list[dict[str, Any]]:
-    seed, start, stop, size = task
-    return [_to_row(render_picture(seed, number, size)) for number in range(start, stop)]
+def _render_rows(task: tuple[int, int, int, int, bool]) -> list[dict[str, Any]]:
+    seed, start, stop, size, hard = task
+    return [_to_row(render_picture(seed, number, size, hard=hard)) for number in range(start, stop)]
 
 
 def _to_row(picture: Rendered) -> dict[str, Any]:
