@@ -71,6 +71,10 @@ def _answer_by_reading(data: ChartData, question: ChartQuestion) -> str | Decima
     if question.kind == "extremum":
         extreme = (max if re.search("highest|largest", text) else min)(row, key=row.__getitem__)
         return row[extreme] if text.startswith("What") else extreme
+    if question.kind == "trend" and "from its beginning to its end" in text:
+        risen = {values[-1] - values[0] for values in data.values}
+        assert all(gain > 0 for gain in risen) or all(gain < 0 for gain in risen)
+        return "yes" if max(risen) > 0 else "no"
     if question.kind == "trend":
         first, last = _found(text, list(data.names))
         return "rose" if row[last] > row[first] else "fell"

@@ -11,6 +11,8 @@ from typing import Literal
 from training.chart_data import ChartData, Mark
 
 QuestionKind = Literal["value", "extremum", "difference", "count", "trend", "yes-no", "title"]
+RISE = "Do the values in this chart rise from its beginning to its end? Answer yes or no."
+"""The one question that models for charts are asked in the app, where an answer is one of two."""
 TRIES = 4  # per question wanted: not every kind fits every chart, and a question may be drawn twice
 
 
@@ -66,7 +68,7 @@ def _askers(data: ChartData) -> tuple[Asker, ...]:
     if data.kind != "pie" or data.annotated:
         askers += [_ask_value, _ask_difference]
     if data.kind == "line":
-        askers.append(_ask_trend)
+        askers += [_ask_trend, _ask_rise]
     if data.title:
         askers.append(_ask_title)
     return tuple(askers)
@@ -184,6 +186,14 @@ def _ask_trend(random: Random, data: ChartData) -> ChartQuestion | None:
     )
     marks = tuple((series, name) for name in range(first, last + 1))
     return ChartQuestion("trend", text, "rose" if row[last] > row[first] else "fell", marks)
+
+
+def _ask_rise(_random: Random, data: ChartData) -> ChartQuestion | None:
+    """Whether all lines end higher than they begin; no question where some rise and others do not."""
+    rises = {row[-1] > row[0] for row in data.values if row[-1] != row[0]}
+    if len(rises) != 1 or any(row[-1] == row[0] for row in data.values):
+        return None
+    return ChartQuestion("trend", RISE, "yes" if rises.pop() else "no", data.marks)
 
 
 def _ask_title(random: Random, data: ChartData) -> ChartQuestion:
