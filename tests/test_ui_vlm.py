@@ -16,7 +16,7 @@ from models.registry import load_zoo
 from tests.test_ui_markup import EVIL, Reader
 from tests.tiny_adapters import build_adapter
 from ui import markup_vlm, pictures
-from ui.api import describe
+from ui.api_describe import describe
 from ui.listeners import Kept, Listeners, Wishes
 from ui.markup import target_word
 from ui.markup_vlm import Written
