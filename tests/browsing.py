@@ -91,7 +91,8 @@ class Visits:
         self.outside: list[str] = []
         self.broken: list[str] = []
 
-    def __call__(self, width=1600, height=1000, scheme="light", locale="en-US"):
+    def __call__(self, width=1600, height=1000, scheme="light", locale="en-US", script=""):
+        """A page that is ready, or, with a script that runs before its own ones, one that is in the script's hands."""
         context = self._browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, locale=locale, accept_downloads=True
         )
@@ -101,8 +102,10 @@ class Visits:
         page = context.new_page()
         page.on("request", self._note)
         page.on("pageerror", lambda error: self.broken.append(str(error)))
+        if script:
+            page.add_init_script(script)
         page.goto(self._address)
-        page.wait_for_selector("#models input")
+        page.wait_for_selector("#models input", state="attached" if script else "visible")
         page.wait_for_function("lang => document.documentElement.lang === lang", arg=locale[:2])
         return page
 

@@ -1,24 +1,22 @@
 """The Compare tab in a real browser: two saved reports, their table and diagrams, and a picture opened in Examine."""
 
 import pytest
-from playwright.sync_api import TimeoutError as TooLate
 
 from models.reports import REPORT, write_report
-from tests.browsing import NEEDS_BROWSER, PATIENCE_MS, overflow
+from tests.browsing import NEEDS_BROWSER, overflow
 from tests.saved_reports import label_rows, make_report
 
 pytestmark = NEEDS_BROWSER
+# Presses the tab in the very moment in which it is painted, before Gradio listens to it.
+PRESS_AT_ONCE = """new MutationObserver((_, watcher) => {
+  const button = document.querySelector("#compare-tab-button");
+  if (button) { watcher.disconnect(); button.click(); }
+}).observe(document, { childList: true, subtree: true });"""
 PICTURE = "#compare-gallery button[data-pick='open|0']"
 
 
 def open_compare(page) -> None:
     page.get_by_role("tab").nth(2).click()
-    try:
-        page.wait_for_selector("#compare-figures table", timeout=PATIENCE_MS / 6)
-    except TooLate:
-        # A press in the moment in which Gradio wires a new page is shown, but not told to the server: press again.
-        page.get_by_role("tab").nth(0).click()
-        page.get_by_role("tab").nth(2).click()
     page.wait_for_selector("#compare-figures table")
     page.wait_for_selector("#confusion-1 .main-svg")
 
@@ -53,6 +51,21 @@ def test_two_reports_are_set_side_by_side_and_a_disagreement_opens_in_examine(vi
     ticked = page.locator("#models input:checked").evaluate_all("all => all.map((each) => each.name || each.value)")
     assert len(ticked) == 1  # the compared model alone
     page.wait_for_selector("#picture img")
+
+
+@pytest.mark.parametrize("locale", ["en-US", "pl-PL"])
+def test_tab_that_is_pressed_before_the_page_is_wired_is_filled_all_the_same(visit, locale):
+    page = visit(script=PRESS_AT_ONCE, locale=locale)
+    page.wait_for_selector("#compare-figures table")
+    page.wait_for_selector("#confusion-1 .main-svg")
+    word = {"en-US": "Confusion matrix", "pl-PL": "Macierz pomyłek"}[locale]
+    page.wait_for_function("word => document.querySelector('#compare-columns').innerText.includes(word)", arg=word)
+
+
+def test_tab_that_nobody_opens_is_not_filled(visit):
+    page = visit()
+    page.wait_for_timeout(3000)
+    assert page.evaluate("document.querySelector('#compare-figures')?.innerText ?? ''").strip() == ""
 
 
 def test_rows_are_sorted_by_a_press_and_said_to_be(visit):

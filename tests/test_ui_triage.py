@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -11,13 +12,15 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from bulk.parts import Job, write_plan
+from bulk.results import Run
 from bulk.scoring import ChunkScorer
 from bulk.sources import list_items
 from models.errors import ExhibitError
+from models.schema import Novelty
 from ui.services import build_services
 from ui.triage_api import TriageEndpoint
 from ui.triage_listeners import TriageListeners
-from ui.triage_runs import ALL, FAILED, Sight
+from ui.triage_runs import ALL, FAILED, UNLIKE, Sight
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +125,29 @@ def test_finished_run_of_the_command_is_opened(listeners, root, tiny_zoo_file):
     (opened,) = _score(listeners, folder="opened/run")
     assert "Run opened: 5 pictures, 1 could not be scored" in opened["news"]["value"]
     assert "data:image" in opened["table"]["value"]
+
+
+def test_picture_unlike_the_training_pictures_carries_no_confident_verdict(listeners, monkeypatch):
+    scored = ChunkScorer._predict
+
+    def strange(self, sources):
+        novelty = Novelty(distance=9.0, threshold=2.0, false_alarm=0.01, unfamiliar=True)
+        odd = [source.name.endswith("2.png") for source in sources]
+        return [
+            [replace(one, novelty=replace(novelty, unfamiliar=is_odd)) for one in answers]
+            for answers, is_odd in zip(scored(self, sources), odd, strict=True)
+        ]
+
+    monkeypatch.setattr(ChunkScorer, "_predict", strange)
+    monkeypatch.setattr(Run, "thresholds", {"tiny-resnet": 2.0})
+    last = _score(listeners)[-1]
+    table = last["table"]["value"]
+    assert table.count("No confident verdict") == 1
+    assert "leans to" in table
+    assert "unlike the training pictures of Tiny resnet (distance 9.00, threshold 2.00)" in table
+    shown = listeners.look("en", last["seen"]["value"], "fake", 0.0, UNLIKE, "")
+    assert [row["path"].rpartition("/")[2] for row in _rows(listeners, shown)] == ["2.png"]
+    assert "Brak pewnego werdyktu" in listeners.translate("pl", last["seen"]["value"])["table"]["value"]
 
 
 @pytest.mark.parametrize("given", [{"folder": "opened/../secret"}, {"folder": "/etc"}])

@@ -50,10 +50,10 @@ def build_app(services: Services) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             examine = create_examine_tab(services, language, DEFAULT_LANGUAGE)
             models = create_models_tab(services, language, DEFAULT_LANGUAGE)
-            create_compare_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
+            fill_compare = create_compare_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
             create_triage_tab(services, language, DEFAULT_LANGUAGE, tabs, examine)
             create_verify_tab(desk, language, DEFAULT_LANGUAGE)
-        _wire_language(app, language, masthead, examine, models)
+        fill_compare(_wire_language(app, language, masthead, examine, models))
         add_endpoints(services, desk)
     app.queue(default_concurrency_limit=4, max_size=64)
     return app
@@ -77,7 +77,8 @@ def launch_options() -> Mapping[str, Any]:
     }
 
 
-def _wire_language(app: gr.Blocks, language: gr.Radio, masthead: gr.HTML, tab: ExamineTab, models: ModelsTab) -> None:
+def _wire_language(app: gr.Blocks, language: gr.Radio, masthead: gr.HTML, tab: ExamineTab, models: ModelsTab) -> Any:  # noqa: ANN401 - Gradio has no name for an event that others follow
+    """The page in its visitor's language; returns the event after which it is known."""
     private: dict[str, Any] = {
         "api_visibility": "private",
         "show_progress": "hidden",
@@ -100,10 +101,11 @@ def _wire_language(app: gr.Blocks, language: gr.Radio, masthead: gr.HTML, tab: E
     outputs: list[Any] = [masthead, language, tab.tab, models.tab, *tab.outputs, *models.outputs]
     # Also when the browser's own language is chosen at the start; a page that stays English changes nothing.
     language.change(translate, [language, *tab.inputs], outputs, js=_LANGUAGE_SCRIPT, **private)
-    app.load(greet, None, [language], **private)
+    greeted = app.load(greet, None, [language], **private)
     # What would answer may have changed since: a model was loaded in the other tab, a file was copied.
     for arrives in (app.load, tab.tab.select):
         arrives(tab.refresh, [language, *tab.inputs[:1]], tab.refreshed, **private)
+    return greeted
 
 
 def _masthead(spoken: str) -> str:

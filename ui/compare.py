@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from ui.compare_gallery import ALL, GALLERY_SCRIPT, OPEN
+from ui.compare_gallery import ALL, OPEN
 from ui.compare_listeners import MAX_COMPARED, CompareListeners, Wanted
 from ui.compare_shelf import Saved
 from ui.errors import guard
@@ -22,50 +22,24 @@ from ui.listeners import Opening
 from ui.services import Services
 from ui.text import say
 from ui.updates import Updates
+from ui.wiring import ARRIVE_SCRIPT, FOLLOW_SCRIPT, PLAIN, PRESS_SCRIPT, PRIVATE, SORT_SCRIPT
 
+TAB: Final = "compare-tab"
 COMPARING_QUEUE: Final = "comparing"
 COMPARING_AT_ONCE: Final = 2
-# Rows are sorted where they are shown; a second press turns the order round.
-SORT_SCRIPT: Final = """
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-sort]");
-  if (!button) return;
-  const [header, table] = [button.closest("th"), button.closest("table")];
-  const rising = header.getAttribute("aria-sort") === "descending";
-  table.querySelectorAll("th[aria-sort]").forEach((each) => each.removeAttribute("aria-sort"));
-  header.setAttribute("aria-sort", rising ? "ascending" : "descending");
-  const value = (row) => parseFloat(row.children[button.dataset.sort].dataset.value);
-  const rows = [...table.tBodies[0].rows];
-  rows.sort((one, other) => {
-    const [a, b] = [value(one), value(other)];
-    if (isNaN(a) || isNaN(b)) return isNaN(a) - isNaN(b);
-    return rising ? a - b : b - a;
-  });
-  table.tBodies[0].append(...rows);
-});
-"""
-# The keyboard goes where the picture went.
-FOLLOW_SCRIPT: Final = """() => {
-  const button = document.querySelector("#examine");
-  if (!button?.offsetParent) return;
-  window.scrollTo(0, 0);
-  button.focus({ preventScroll: true });
-}"""
-_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 # Resampling is work: visitors take turns with it, apart from those whose models run.
 _COMPARING: Final[dict[str, Any]] = {
     "concurrency_id": COMPARING_QUEUE,
     "concurrency_limit": COMPARING_AT_ONCE,
-    **_PRIVATE,
+    **PRIVATE,
 }
-_PLAIN: Final[dict[str, Any]] = {"apply_default_css": False, "padding": False}
 _Handed = tuple[str, Opening]
 """The language of the page, and a picture for the Examine tab."""
 
 
 def create_compare_tab(
     services: Services, language: gr.Radio, first_language: str, tabs: gr.Tabs, examine: ExamineTab
-) -> None:
+) -> Callable[[Any], None]:
     """The tab inside the Blocks being built; it follows the language by itself.
 
     Args:
@@ -74,14 +48,18 @@ def create_compare_tab(
         first_language: the language to build in.
         tabs: all tabs, to turn to Examine.
         examine: where a picture is opened.
+
+    Returns:
+        What is to be called with the event after which a new page is wired and speaks its visitor's language.
     """
     listeners = CompareListeners(services)
-    with gr.Tab(say(first_language, "tab.compare"), elem_id="compare-tab") as tab:
+    with gr.Tab(say(first_language, "tab.compare"), elem_id=TAB) as tab:
         parts: dict[str, Any] = {"tab": tab} | _create_parts(first_language)
     wanted: list[Any] = [language, parts["uploads"], parts["evaluation"], parts["reports"], parts["which"]]
     shown = [part for name, part in parts.items() if name != "uploads"]
     _wire_choice(listeners, parts, wanted, shown)
     _wire_gallery(listeners, parts, wanted, tabs, examine)
+    return lambda ready: _wire_arrival(ready, listeners, parts, wanted, shown)
 
 
 def _wire_choice(listeners: CompareListeners, parts: dict[str, Any], wanted: list[Any], shown: list[Any]) -> None:
@@ -104,6 +82,26 @@ def _wire_choice(listeners: CompareListeners, parts: dict[str, Any], wanted: lis
     parts["evaluation"].input(answer(listeners.choose_evaluation), wanted[:3], shown, **_COMPARING)
     brought = [*wanted, parts["upload"]]
     parts["upload"].upload(answer(add), brought, [*shown, parts["uploads"]], **_COMPARING)
+
+
+def _wire_arrival(
+    ready: Any,  # noqa: ANN401 - Gradio has no name for an event that others follow
+    listeners: CompareListeners,
+    parts: dict[str, Any],
+    wanted: list[Any],
+    shown: list[Any],
+) -> None:
+    """A visitor who was faster than the page finds the tab filled all the same; for others it costs nothing."""
+
+    def arrive(spoken: str, uploads: tuple[Saved, ...], *choice: Any) -> Iterator[Updates]:  # noqa: ANN401 - the controls' values
+        *controls, is_open = choice
+        if is_open is True:
+            yield from listeners.steps(spoken, uploads, _wanted(*controls))
+        else:
+            yield {}
+
+    asked = [*wanted, gr.JSON(visible=False)]
+    ready.then(_listener(listeners, parts)(arrive), asked, shown, js=ARRIVE_SCRIPT % TAB, **_COMPARING)
 
 
 def _wire_gallery(
@@ -130,7 +128,7 @@ def _wire_gallery(
     pressed = parts["gallery"].select(
         guard(press, listeners.fail, hand_over), wanted, [*told, tabs, *examine.opened], **_COMPARING
     )
-    pressed.then(None, js=FOLLOW_SCRIPT, **_PRIVATE)
+    pressed.then(None, js=FOLLOW_SCRIPT, **PRIVATE)
 
 
 def _listener(listeners: CompareListeners, parts: dict[str, Any]) -> Callable[..., Any]:
@@ -143,6 +141,8 @@ def _wanted(evaluation: str | None, keys: list[str] | None, which: str | None) -
 
 
 def _to_gradio(parts: dict[str, Any], updates: Updates) -> dict[Any, Any]:
+    if not updates:
+        return gr.skip()  # an empty answer would be one of too few values to it
     return {
         parts[name]: properties["value"] if name == "uploads" else gr.update(**properties)
         for name, properties in updates.items()
@@ -168,11 +168,11 @@ def _create_parts(language: str) -> dict[str, Any]:
             elem_id="compare-upload",
         )
     parts |= {
-        "news": gr.HTML(elem_id="compare-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN),
-        "about": gr.HTML(elem_id="compare-about", **_PLAIN),
-        "figures": gr.HTML(elem_id="compare-figures", js_on_load=SORT_SCRIPT, **_PLAIN),
-        "contrasts": gr.HTML(elem_id="compare-contrasts", **_PLAIN),
-        "diagrams": gr.HTML(elem_id="compare-diagrams", **_PLAIN),
+        "news": gr.HTML(elem_id="compare-news", js_on_load=ANNOUNCE_SCRIPT, **PLAIN),
+        "about": gr.HTML(elem_id="compare-about", **PLAIN),
+        "figures": gr.HTML(elem_id="compare-figures", js_on_load=SORT_SCRIPT, **PLAIN),
+        "contrasts": gr.HTML(elem_id="compare-contrasts", **PLAIN),
+        "diagrams": gr.HTML(elem_id="compare-diagrams", **PLAIN),
     }
     with gr.Row(elem_id="compare-columns"):
         for number in range(MAX_COMPARED):
@@ -183,9 +183,9 @@ def _create_parts(language: str) -> dict[str, Any]:
                     f"reliability_{number}": gr.Plot(elem_id=f"reliability-{number}"),
                 }
     parts["loss"] = gr.Plot(visible=False, elem_id="compare-loss")
-    parts["numbers"] = gr.HTML(elem_id="compare-numbers", **_PLAIN)
-    parts["gallery_heading"] = gr.HTML(elem_id="compare-gallery-heading", **_PLAIN)
+    parts["numbers"] = gr.HTML(elem_id="compare-numbers", **PLAIN)
+    parts["gallery_heading"] = gr.HTML(elem_id="compare-gallery-heading", **PLAIN)
     parts["which"] = gr.Radio([], visible=False, label=say(language, "compare.which"), elem_id="compare-which")
-    parts["gallery"] = gr.HTML(elem_id="compare-gallery", js_on_load=GALLERY_SCRIPT, **_PLAIN)
-    parts["unread"] = gr.HTML(elem_id="compare-unread", **_PLAIN)
+    parts["gallery"] = gr.HTML(elem_id="compare-gallery", js_on_load=PRESS_SCRIPT, **PLAIN)
+    parts["unread"] = gr.HTML(elem_id="compare-unread", **PLAIN)
     return parts

@@ -22,22 +22,9 @@ TEXT_LENGTH: Final = 160
 OPEN, TURN = "open", "page"
 ALL, NOBODY = "all", "nobody"
 """Which disagreements are shown; else the number of the report that alone is right."""
+
+
 # A press of a picture or of a page is told; after a turn the focus stays with the pages.
-GALLERY_SCRIPT: Final = """
-let turned = false;
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-pick]");
-  if (!button) return;
-  turned = button.dataset.pick.startsWith("page");
-  trigger("select", { index: button.dataset.pick, value: button.dataset.pick });
-});
-watch("value", () => {
-  if (turned) element.querySelector(".pages button:not([disabled])")?.focus();
-  turned = false;
-});
-"""
-
-
 @dataclass(frozen=True)
 class Gallery:
     """What is shown of the disagreements.

@@ -26,11 +26,10 @@ from ui.services import LOADING_AT_ONCE, LOADING_QUEUE, MODELS_AT_ONCE, MODELS_Q
 from ui.text import say
 from ui.updates import Updates, merge
 from ui.whatif import create_whatif_panel
+from ui.wiring import PRIVATE
 from ui.wording import choose_first
 
-# Values come unprocessed: Gradio would refuse, in its own words, a choice that a later click took off the list.
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_AT_ONCE: dict[str, Any] = {**_PRIVATE, "queue": False}
+_AT_ONCE: dict[str, Any] = {**PRIVATE, "queue": False}
 EXAMINE_TAB = "examine"
 """Id of the tab, by which others turn to it."""
 _STATES = ("chosen", "result", "writings", "stopping", "measuring")
@@ -148,7 +147,7 @@ def _wire_examination(controls: Controls, listeners: Listeners, language: gr.Rad
     def pack(spoken: str, result: Result | None, original: bool) -> Updates:
         return listeners.pack(spoken, result, original=original)
 
-    shared: dict[str, Any] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE, **_PRIVATE}
+    shared: dict[str, Any] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE, **PRIVATE}
     asked: list[Any] = [language, c.stopping, c.chosen, *_wish_inputs(c)]
     running = _load_first(c, c.examine, listeners, language).then(
         _listener(c, run, listeners), [*asked, *_view_inputs(c)], _all(c), **shared
@@ -165,8 +164,8 @@ def _wire_examination(controls: Controls, listeners: Listeners, language: gr.Rad
         [c.archive, c.status, c.stop],
         concurrency_id="bundles",
         concurrency_limit=1,
-        **_PRIVATE,
-    ).then(None, js=_DOWNLOAD_SCRIPT, **_PRIVATE)
+        **PRIVATE,
+    ).then(None, js=_DOWNLOAD_SCRIPT, **PRIVATE)
     return ended
 
 
@@ -207,7 +206,7 @@ def _wire_trust(
     news: list[Any] = [c.measuring, c.measured, c.cancel]
     c.examine.click(listener(trusting.renew), [language, c.measuring], news, **_AT_ONCE)
     asked = c.measure.click(listener(trusting.begin), [language, c.measuring], news, **_AT_ONCE)
-    queue: dict[str, Any] = {"concurrency_id": MEASURING_QUEUE, "concurrency_limit": MEASURING_AT_ONCE, **_PRIVATE}
+    queue: dict[str, Any] = {"concurrency_id": MEASURING_QUEUE, "concurrency_limit": MEASURING_AT_ONCE, **PRIVATE}
     inputs: list[Any] = [language, c.measuring, c.result, *_view_inputs(c)]
     for begun, small in ((examined, True), (asked, False)):
         ended = begun.then(listener(measure(small)), inputs, measured, **queue)
@@ -234,7 +233,7 @@ def _load_first(c: Controls, button: gr.Button, listeners: Listeners, language: 
         [c.status, c.stop],
         concurrency_id=LOADING_QUEUE,
         concurrency_limit=LOADING_AT_ONCE,
-        **_PRIVATE,
+        **PRIVATE,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
 from explain.render import DEFAULT_OPACITY
 from ui.updates import Updates
+from ui.wiring import PLAIN
 
 Parts = dict[str, gr.blocks.Block]
 
@@ -29,8 +29,6 @@ watch("shown", () => {
 ANNOUNCE_SCRIPT = 'element.setAttribute("aria-live", "polite");'
 STATE_LIFETIME_S = 3600
 QUESTION_LENGTH = 600
-# Our own HTML brings its own style.
-_PLAIN: dict[str, Any] = {"apply_default_css": False, "padding": False}
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,11 @@ def _asked(first: Updates) -> Parts:
             elem_id="picture",
             **first["picture"],
         ),
-        "facts": gr.HTML(elem_id="facts", **first["facts"], **_PLAIN),
-        "examples": gr.HTML(elem_id="examples", js_on_load=PICK_SCRIPT, shown="", **first["examples"], **_PLAIN),
+        "facts": gr.HTML(elem_id="facts", **first["facts"], **PLAIN),
+        "examples": gr.HTML(elem_id="examples", js_on_load=PICK_SCRIPT, shown="", **first["examples"], **PLAIN),
         "task": gr.Radio(elem_id="task", **first["task"]),
         "models": gr.CheckboxGroup(elem_id="models", **first["models"]),
-        "unavailable": gr.HTML(elem_id="unavailable", **first["unavailable"], **_PLAIN),
+        "unavailable": gr.HTML(elem_id="unavailable", **first["unavailable"], **PLAIN),
     }
     with gr.Column(elem_id="vlm-panel", **first["vlm_panel"]) as panel:
         parts |= {
@@ -153,24 +151,24 @@ def _asked(first: Updates) -> Parts:
     with gr.Row(elem_id="actions"):
         parts["examine"] = gr.Button(variant="primary", elem_id="examine", scale=3, min_width=120, **first["examine"])
         parts["stop"] = gr.Button(interactive=False, elem_id="stop", scale=1, min_width=96, **first["stop"])
-    parts["status"] = gr.HTML(elem_id="status", js_on_load=ANNOUNCE_SCRIPT, **first["status"], **_PLAIN)
+    parts["status"] = gr.HTML(elem_id="status", js_on_load=ANNOUNCE_SCRIPT, **first["status"], **PLAIN)
     return parts
 
 
 def _found(first: Updates) -> Parts:
     parts: Parts = {
-        "verdict": gr.HTML(elem_id="verdict", js_on_load=ANNOUNCE_SCRIPT, **first["verdict"], **_PLAIN),
-        "rows": gr.HTML(elem_id="rows", **_PLAIN),
-        "written": gr.HTML(elem_id="written", **_PLAIN),
-        "words": gr.HTML(elem_id="words", **_PLAIN),
+        "verdict": gr.HTML(elem_id="verdict", js_on_load=ANNOUNCE_SCRIPT, **first["verdict"], **PLAIN),
+        "rows": gr.HTML(elem_id="rows", **PLAIN),
+        "written": gr.HTML(elem_id="written", **PLAIN),
+        "words": gr.HTML(elem_id="words", **PLAIN),
     }
     with gr.Column(visible=False, elem_id="viewer-panel") as panel:
-        parts |= {"viewer_panel": panel, "viewer_heading": gr.HTML(**_PLAIN)} | _viewer(first)
+        parts |= {"viewer_panel": panel, "viewer_heading": gr.HTML(**PLAIN)} | _viewer(first)
     parts |= _trust(first)
-    parts["grid"] = gr.HTML(elem_id="grid", js_on_load=PICK_SCRIPT, shown="", **_PLAIN)
-    parts["detections"] = gr.HTML(elem_id="detections", **_PLAIN)
+    parts["grid"] = gr.HTML(elem_id="grid", js_on_load=PICK_SCRIPT, shown="", **PLAIN)
+    parts["detections"] = gr.HTML(elem_id="detections", **PLAIN)
     with gr.Column(visible=False, elem_id="evidence-panel") as panel:
-        parts |= {"evidence_panel": panel, "evidence": gr.HTML(**_PLAIN)}
+        parts |= {"evidence_panel": panel, "evidence": gr.HTML(**PLAIN)}
         with gr.Row(elem_id="evidence-actions"):
             parts["download"] = gr.Button(elem_id="download", scale=0, min_width=280, **first["download"])
             parts["original"] = gr.Checkbox(
@@ -194,8 +192,8 @@ def _viewer(first: Updates) -> Parts:
                 slider_position=35,
                 **first["viewer"],
             )
-            parts["badge"] = gr.HTML(elem_id="badge", **_PLAIN)
-            parts["legend"] = gr.HTML(elem_id="legend", **_PLAIN)
+            parts["badge"] = gr.HTML(elem_id="badge", **PLAIN)
+            parts["legend"] = gr.HTML(elem_id="legend", **PLAIN)
         with gr.Column(scale=2, min_width=220, elem_id="viewer-controls"):
             parts["model_shown"] = gr.Radio(elem_id="model-shown", **first["model_shown"])
             parts["method_shown"] = gr.Radio(elem_id="method-shown", **first["method_shown"])
@@ -210,9 +208,9 @@ def _trust(first: Updates) -> Parts:
     with gr.Column(visible=False, elem_id="trust-panel") as panel:
         parts: Parts = {
             "trust_panel": panel,
-            "trust": gr.HTML(elem_id="trust", **_PLAIN),
+            "trust": gr.HTML(elem_id="trust", **PLAIN),
             "curves": gr.Plot(visible=False, elem_id="trust-curves", **first["curves"]),
-            "measured": gr.HTML(elem_id="measured", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN),
+            "measured": gr.HTML(elem_id="measured", js_on_load=ANNOUNCE_SCRIPT, **PLAIN),
         }
         with gr.Row(elem_id="trust-actions"):
             parts["measure"] = gr.Button(elem_id="measure", size="md", scale=0, min_width=200, **first["measure"])
@@ -222,5 +220,5 @@ def _trust(first: Updates) -> Parts:
             parts["check"] = gr.Button(
                 elem_id="check", size="md", scale=0, min_width=240, interactive=False, **first["check"]
             )
-        parts["checked"] = gr.HTML(elem_id="checked", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+        parts["checked"] = gr.HTML(elem_id="checked", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
     return parts

@@ -17,6 +17,7 @@ from ui.model_table import LOAD, UNLOAD, render_inventory, render_memory
 from ui.services import LOADING_AT_ONCE, LOADING_QUEUE, Services
 from ui.text import say
 from ui.updates import Updates
+from ui.wiring import PLAIN, PRIVATE
 
 # A press of a row's button is told; ``busy`` marks the rows of models that are being loaded without drawing the table
 # again, so that nothing moves under the finger; after a new table the focus returns to the row it was in.
@@ -46,8 +47,6 @@ watch(["busy", "value"], () => {
 });
 mark();
 """
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_PLAIN: dict[str, Any] = {"apply_default_css": False, "padding": False}
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,9 @@ def create_models_tab(services: Services, language: gr.Radio, first_language: st
     first = listeners.show(first_language)
     with gr.Tab(say(first_language, "tab.models"), elem_id="models-tab") as tab:
         controls = {
-            "memory": gr.HTML(elem_id="zoo-memory", **first["memory"], **_PLAIN),
-            "news": gr.HTML(elem_id="zoo-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN),
-            "table": gr.HTML(elem_id="zoo", js_on_load=TABLE_SCRIPT, **first["table"], **_PLAIN),
+            "memory": gr.HTML(elem_id="zoo-memory", **first["memory"], **PLAIN),
+            "news": gr.HTML(elem_id="zoo-news", js_on_load=ANNOUNCE_SCRIPT, **PLAIN),
+            "table": gr.HTML(elem_id="zoo", js_on_load=TABLE_SCRIPT, **first["table"], **PLAIN),
         }
     outputs: list[Any] = list(controls.values())
 
@@ -151,7 +150,7 @@ def create_models_tab(services: Services, language: gr.Radio, first_language: st
         yield from listeners.press(spoken, str(event.index))
 
     show = guard(listeners.show, listeners.fail, deliver)
-    tab.select(show, [language], outputs, queue=False, **_PRIVATE)
+    tab.select(show, [language], outputs, queue=False, **PRIVATE)
     controls["table"].select(
         guard(press, listeners.fail, deliver),
         [language],
@@ -159,6 +158,6 @@ def create_models_tab(services: Services, language: gr.Radio, first_language: st
         trigger_mode="multiple",
         concurrency_id=LOADING_QUEUE,
         concurrency_limit=LOADING_AT_ONCE,
-        **_PRIVATE,
+        **PRIVATE,
     )
     return ModelsTab(tab, outputs, show)

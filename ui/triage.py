@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import gradio as gr
 
-from ui.compare import FOLLOW_SCRIPT
 from ui.errors import guard
 from ui.examine import EXAMINE_TAB, ExamineTab
 from ui.layout import ANNOUNCE_SCRIPT, STATE_LIFETIME_S
@@ -19,14 +18,12 @@ from ui.listeners import Opening
 from ui.services import Services
 from ui.triage_api import TRIAGE_QUEUE
 from ui.triage_listeners import Seen, TriageListeners, is_opening
-from ui.triage_markup import TABLE_SCRIPT
 from ui.triage_runs import ALL
 from ui.updates import Updates, merge
+from ui.wiring import FOLLOW_SCRIPT, PLAIN, PRESS_SCRIPT, PRIVATE
 
-_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_SCORING: Final[dict[str, Any]] = {"concurrency_id": TRIAGE_QUEUE, "concurrency_limit": 1, **_PRIVATE}
-_LOOKING: Final[dict[str, Any]] = {"concurrency_id": "looking", "concurrency_limit": 4, **_PRIVATE}
-_PLAIN: Final[dict[str, Any]] = {"apply_default_css": False, "padding": False}
+_SCORING: Final[dict[str, Any]] = {"concurrency_id": TRIAGE_QUEUE, "concurrency_limit": 1, **PRIVATE}
+_LOOKING: Final[dict[str, Any]] = {"concurrency_id": "looking", "concurrency_limit": 4, **PRIVATE}
 _Handed = tuple[str, Opening]
 """The language of the page, and a picture for the Examine tab."""
 
@@ -49,6 +46,8 @@ def create_triage_tab(
         parts: dict[str, Any] = {"tab": tab} | _create_parts(first, services)
 
     def deliver(updates: Updates) -> dict[Any, Any]:
+        if not updates:
+            return gr.skip()  # an empty answer would be one of too few values to it
         return {
             parts[name]: properties["value"] if name == "seen" else gr.update(**properties)
             for name, properties in updates.items()
@@ -90,9 +89,9 @@ def _wire_scoring(
 
     parts["task"].input(answer(listeners.choose_task), [language, parts["task"]], [parts["models"]], **_LOOKING)
     wanted = [language, *(parts[name] for name in ("files", "folder", "task", "models", "stopping"))]
-    begun = parts["start"].click(prepare, None, [parts["stopping"]], queue=False, **_PRIVATE)
+    begun = parts["start"].click(prepare, None, [parts["stopping"]], queue=False, **PRIVATE)
     begun.then(answer(start), wanted, everything, **_SCORING)
-    parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **_PRIVATE)
+    parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **PRIVATE)
 
 
 def _wire_looking(
@@ -134,7 +133,7 @@ def _wire_looking(
         pressed = parts[name].select(
             guard(press, listeners.fail, hand_over), wanted, [*shown, tabs, *examine.opened], **_LOOKING
         )
-    pressed.then(None, js=FOLLOW_SCRIPT, **_PRIVATE)
+    pressed.then(None, js=FOLLOW_SCRIPT, **PRIVATE)
 
 
 def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "seen": gr.State(None, time_to_live=STATE_LIFETIME_S),
         "stopping": gr.State(None, time_to_live=STATE_LIFETIME_S),
-        "note": gr.HTML(**first["note"], **_PLAIN),
+        "note": gr.HTML(**first["note"], **PLAIN),
     }
     with gr.Row(elem_id="triage-choice"):
         parts["files"] = gr.File(file_count="multiple", height=140, elem_id="triage-files", scale=5, **first["files"])
@@ -158,8 +157,8 @@ def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
         parts["download"] = gr.DownloadButton(
             visible=False, elem_id="triage-download", scale=0, min_width=220, **first["download"]
         )
-    parts["news"] = gr.HTML(elem_id="triage-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
-    parts["histogram"] = gr.HTML(elem_id="triage-histogram", js_on_load=TABLE_SCRIPT, **_PLAIN)
+    parts["news"] = gr.HTML(elem_id="triage-news", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
+    parts["histogram"] = gr.HTML(elem_id="triage-histogram", js_on_load=PRESS_SCRIPT, **PLAIN)
     with gr.Row(elem_id="triage-sight"):
         parts["label"] = gr.Dropdown(
             [], filterable=False, visible=False, elem_id="triage-label", min_width=180, **first["label"]
@@ -171,5 +170,5 @@ def _create_parts(first: Updates, services: Services) -> dict[str, Any]:
             value=ALL, filterable=False, visible=False, elem_id="triage-which", min_width=220, **first["which"]
         )
         parts["find"] = gr.Textbox(visible=False, elem_id="triage-find", min_width=200, max_length=200, **first["find"])
-    parts["table"] = gr.HTML(elem_id="triage-table", js_on_load=TABLE_SCRIPT, **_PLAIN)
+    parts["table"] = gr.HTML(elem_id="triage-table", js_on_load=PRESS_SCRIPT, **PLAIN)
     return parts

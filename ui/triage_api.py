@@ -16,7 +16,17 @@ from ui.triage_runs import ALL, Runs, Sight, score, short_name
 Json = dict[str, Any]
 # One caller's many pictures at a time; single pictures of others take turns with them model by model.
 TRIAGE_QUEUE: Final = "triage"
-_TOLD = ("error", "sha256", "verdict", "probability", "disagreement", "c2pa_signature", "c2pa_ai_generated")
+_TOLD = (
+    "error",
+    "sha256",
+    "verdict",
+    "probability",
+    "disagreement",
+    "out_of_distribution",
+    "unfamiliar",
+    "c2pa_signature",
+    "c2pa_ai_generated",
+)
 
 
 class TriageEndpoint:
@@ -53,8 +63,10 @@ class TriageEndpoint:
 
         Returns:
             `done` of `images` pictures scored, `failed` of them in vain; with the last answer also `label` and `rows`
-            (name, error, sha256, verdict, probability, disagreement, c2pa_signature, c2pa_ai_generated). Further a zip
-            file with all rows and columns (rows.parquet, rows.csv) and summary.html.
+            (name, error, sha256, verdict, probability, disagreement, out_of_distribution, unfamiliar, c2pa_signature,
+            c2pa_ai_generated). A verdict is not to be believed where `out_of_distribution` is true: the picture is
+            unlike those that the models in `unfamiliar` learned from. Further a zip file with all rows and columns
+            (rows.parquet, rows.csv) and summary.html.
         """
         chosen = tuple(models or self._services.default_models(task))
         latest = None

@@ -242,11 +242,11 @@ class TriageListeners:
             raise ExhibitError(say(language, "triage.gone")) from error
         first = sight.page * PAGE_SIZE
         sources = self._sources(seen, first, PAGE_SIZE)
-        counts = self.runs.histogram(seen.folder, sight.label)
+        counts, strangers = self.runs.histogram(seen.folder, sight.label), self.runs.strangers(seen.folder)
         return {
             "seen": {"value": seen},
             "histogram": {"value": render_histogram(language, counts, sight)},
-            "table": {"value": render_table(language, rows, of, sight, sources, first)},
+            "table": {"value": render_table(language, rows, of, sight, sources, first, strangers)},
         }
 
     def _sources(self, seen: Seen, first: int, count: int) -> dict[int, SourceImage | str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bulk.results import DISTANCE
 from models.imaging import SourceImage
 from ui import pictures
 from ui.markup import escape, label_word, render_empty, render_heading
 from ui.text import say
-from ui.triage_runs import Sight, short_name
+from ui.triage_runs import Sight, Stranger, short_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,22 +21,6 @@ OPEN, PAGE, SORT, BAR = "open", "page", "sort", "bar"
 SORTED: Final = ("name", "verdict", "probability", "disagreement")
 _MAX_NAME: Final = 80
 _MAX_PAGES: Final = 12
-# A press is told to the server; afterwards the keyboard's focus stays with what was pressed.
-TABLE_SCRIPT: Final = """
-let pressed = null;
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-pick]");
-  if (!button) return;
-  pressed = button.dataset.pick;
-  trigger("select", { index: pressed, value: pressed });
-});
-watch("value", () => {
-  if (pressed && !pressed.startsWith("open")) {
-    element.querySelector(`button[data-pick="${pressed}"]:not([disabled])`)?.focus({ preventScroll: true });
-  }
-  pressed = null;
-});
-"""
 
 
 def render_histogram(language: str, counts: Sequence[int], sight: Sight) -> str:
@@ -57,7 +42,13 @@ def render_histogram(language: str, counts: Sequence[int], sight: Sight) -> str:
 
 
 def render_table(
-    language: str, rows: pa.Table, of: int, sight: Sight, sources: Mapping[int, SourceImage | str], first: int
+    language: str,
+    rows: pa.Table,
+    of: int,
+    sight: Sight,
+    sources: Mapping[int, SourceImage | str],
+    first: int,
+    strangers: Mapping[str, Stranger],
 ) -> str:
     """One page of the rows.
 
@@ -68,12 +59,13 @@ def render_table(
         sight: what is looked at.
         sources: number of a shown row to its picture, or why there is none.
         first: number of the first shown row.
+        strangers: the models of the run by id.
     """
     count = f'<p class="note">{escape(say(language, "triage.shown", count=rows.num_rows, of=of))}</p>'
     if not rows.num_rows:
         return f"<section>{count}{render_empty(say(language, 'triage.empty'))}</section>"
     shown = rows.slice(first, PAGE_SIZE).to_pylist()
-    body = "".join(_row(language, first + n, row, sources.get(first + n, "")) for n, row in enumerate(shown))
+    body = "".join(_row(language, first + n, row, sources.get(first + n, ""), strangers) for n, row in enumerate(shown))
     return (
         f'<section>{count}<div class="wide"><table><thead><tr>{_head(language, sight)}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{_pages(language, rows.num_rows, sight.page)}</section>"
@@ -89,7 +81,13 @@ def _head(language: str, sight: Sight) -> str:
     return "".join(cells) + f'<th scope="col">{escape(say(language, "triage.told"))}</th>'
 
 
-def _row(language: str, number: int, row: Mapping[str, Any], source: SourceImage | str) -> str:
+def _row(
+    language: str,
+    number: int,
+    row: Mapping[str, Any],
+    source: SourceImage | str,
+    strangers: Mapping[str, Stranger],
+) -> str:
     name = short_name(row["path"])[-_MAX_NAME:]
     if isinstance(source, SourceImage):
         uri = pictures.data_uri(pictures.fit_square(source.rgb, THUMBNAIL_SIDE_PX))
@@ -104,21 +102,35 @@ def _row(language: str, number: int, row: Mapping[str, Any], source: SourceImage
         rest = f'<td colspan="3" class="failed">{escape(row["error"])}</td>'
     else:
         rest = (
-            f"<td>{escape(label_word(language, row['verdict']))}</td>"
+            f"<td>{_verdict(language, row)}</td>"
             f'<td class="number">{row["probability"]:.1%}</td><td class="number">{row["disagreement"]:.1%}</td>'
         )
-    told = "<br>".join(escape(line) for line in _told(language, row))
+    told = "<br>".join(escape(line) for line in _told(language, row, strangers))
     return f'<tr><td>{picture}</td><th scope="row">{escape(name)}</th>{rest}<td>{told}</td></tr>'
 
 
-def _told(language: str, row: Mapping[str, Any]) -> list[str]:
+def _verdict(language: str, row: Mapping[str, Any]) -> str:
+    """The verdict, which is none where the models have not seen such pictures, however sure they are."""
+    label = label_word(language, row["verdict"])
+    if not row["out_of_distribution"]:
+        return escape(label)
+    lean = escape(say(language, "triage.lean", label=label))
+    return f"<strong>{escape(say(language, 'doubt.none'))}</strong><br>{lean}"
+
+
+def _told(language: str, row: Mapping[str, Any], strangers: Mapping[str, Stranger]) -> list[str]:
     lines = []
     if row["c2pa_ai_generated"]:
         lines.append(say(language, "triage.made_by_ai"))
     if row["c2pa_signature"]:
         lines.append(say(language, "triage.credentials", state=row["c2pa_signature"]))
-    if row["out_of_distribution"]:
-        lines.append(say(language, "triage.unlike"))
+    for model_id in row["unfamiliar"].split(", ") if row["unfamiliar"] else ():
+        model = strangers.get(model_id, Stranger(model_id, None))
+        line = say(language, "triage.unlike", name=model.name)
+        if model.threshold is not None:
+            far = f"{row[DISTANCE + model_id]:.2f}"
+            line += f" ({say(language, 'triage.distance', distance=far, threshold=f'{model.threshold:.2f}')})"
+        lines.append(line)
     return lines
 
 

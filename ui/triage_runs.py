@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from gradio.utils import get_upload_folder
 
 from bulk.parts import PLAN, Job, write_plan
-from bulk.results import Place, Run
+from bulk.results import DISTANCE, Place, Run
 from bulk.sources import Item, Reader, list_items
 from models.errors import ExhibitError
 from models.imaging import SourceImage, read_image
 from ui.files import fresh_path, is_upload
+from ui.markup import model_name
 from ui.services import Services
 from ui.text import say
 
@@ -45,6 +46,7 @@ _COLUMNS: Final = (
     "c2pa_signature",
     "c2pa_ai_generated",
     "out_of_distribution",
+    "unfamiliar",
 )
 
 
@@ -84,6 +86,19 @@ class Sight:
     sort: str = "probability"
     rising: bool = False
     page: int = 0
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A model, as one to which pictures can be strange.
+
+    Attributes:
+        name: what people read.
+        threshold: distance above which a picture is unlike its training pictures; ``None`` where none was kept.
+    """
+
+    name: str
+    threshold: float | None
 
 
 def list_folders(services: Services) -> dict[str, Path]:
@@ -180,7 +195,8 @@ class Runs:
             return known
         if run.pictures > MAX_ROWS:
             raise ExhibitError(f"{folder.name} has {run.pictures} rows, more than the {MAX_ROWS} shown here.")
-        columns = [*_COLUMNS, *(f"verdict:{label}" for label in run.labels)]
+        measured = [f"{DISTANCE}{model_id}" for model_id in run.thresholds]
+        columns = [*_COLUMNS, *(f"verdict:{label}" for label in run.labels), *measured]
         tables = [
             table.append_column("chunk", pa.array([chunk] * table.num_rows, pa.int64())).append_column(
                 "row", pa.array(range(table.num_rows), pa.int64())
@@ -200,6 +216,12 @@ class Runs:
         """The labels of a run's verdicts."""
         return Run(folder).labels
 
+    def strangers(self, folder: Path) -> dict[str, Stranger]:
+        """The models of a run by id, with what tells that one has not seen such pictures."""
+        run = Run(folder)
+        specs, thresholds = self._services.zoo.specs, run.thresholds
+        return {one: Stranger(model_name(specs, one), thresholds.get(one)) for one in run.models}
+
     def histogram(self, folder: Path, label: str) -> list[int]:
         """Pictures by probability of a label, in ``BINS`` equal bins of [0, 1]."""
         import numpy as np
@@ -216,7 +238,7 @@ class Runs:
         wanted = {
             ABOVE: lambda: pc.greater_equal(table["probability"], sight.threshold),
             SPLIT: lambda: pc.greater_equal(table["disagreement"], DOUBTFUL),
-            UNLIKE: lambda: table["out_of_distribution"],
+            UNLIKE: lambda: pc.is_valid(table["unfamiliar"]),
             FAILED: lambda: pc.is_valid(table["error"]),
         }.get(sight.which)
         if wanted is not None:

@@ -16,12 +16,10 @@ from ui.results import Result
 from ui.services import MODELS_AT_ONCE, MODELS_QUEUE, Services
 from ui.updates import Updates
 from ui.whatif_listeners import BRUSH, HOTTEST, Region, Supposing, read_paint
+from ui.wiring import PLAIN, PRIVATE
 
-_PLAIN: dict[str, Any] = {"apply_default_css": False, "padding": False}
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-_RAW: dict[str, Any] = {**_PRIVATE, "preprocess": False}
-_AT_ONCE: dict[str, Any] = {**_RAW, "queue": False}
-_RUNNING: dict[str, Any] = {**_RAW, "concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE}
+_AT_ONCE: dict[str, Any] = {**PRIVATE, "queue": False}
+_RUNNING: dict[str, Any] = {**PRIVATE, "concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE}
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def create_whatif_panel(
     examined.then(listener(supposing.renew), [language, result], outputs, **_AT_ONCE)
     c.kind.input(listener(supposing.choose), [language, c.kind, result], outputs, **_AT_ONCE)
     # The editor's picture needs Gradio's own reading; nothing else of the page does.
-    painted = c.ask.click(read_paint, [c.paint], [c.painted], **_PRIVATE)
+    painted = c.ask.click(read_paint, [c.paint], [c.painted], **(PRIVATE | {"preprocess": True}))
     asked: list[Any] = [language, result, c.painted, c.kind, c.share, c.corners, c.chosen, c.fill, *view]
     painted.then(listener(ask_again), asked, [c.news, c.found], **_RUNNING)
     c.evidence.click(listener(search), [language, result, c.fill, *view], [c.news, c.found], **_RUNNING)
@@ -115,7 +113,7 @@ def create_whatif_panel(
 def _create(first: Updates) -> WhatIfControls:
     painted = gr.State(None, time_to_live=STATE_LIFETIME_S)
     with gr.Column(visible=False, elem_id="whatif-panel") as panel:
-        heading = gr.HTML(first["heading"]["value"], elem_id="whatif-heading", **_PLAIN)
+        heading = gr.HTML(first["heading"]["value"], elem_id="whatif-heading", **PLAIN)
         with gr.Row(elem_id="whatif-row"):
             with gr.Column(scale=2, min_width=280):
                 kind = gr.Radio(value=HOTTEST, elem_id="whatif-kind", **first["kind"])
@@ -125,7 +123,7 @@ def _create(first: Updates) -> WhatIfControls:
                 fill = gr.Radio(value="blur", elem_id="whatif-fill", **first["fill"])
                 ask = gr.Button(variant="primary", elem_id="whatif-ask", **first["ask"])
                 evidence = gr.Button(elem_id="whatif-evidence", **first["evidence"])
-                news = gr.HTML(elem_id="whatif-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+                news = gr.HTML(elem_id="whatif-news", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
             with gr.Column(scale=5, min_width=280):
                 paint = gr.ImageEditor(
                     visible=False,
@@ -140,7 +138,7 @@ def _create(first: Updates) -> WhatIfControls:
                     elem_id=f"whatif-{BRUSH}",
                     **first["paint"],
                 )
-                found = gr.HTML(elem_id="whatif-found", **_PLAIN)
+                found = gr.HTML(elem_id="whatif-found", **PLAIN)
     return WhatIfControls(
         painted, panel, heading, kind, share, corners, chosen, paint, fill, ask, evidence, news, found
     )
