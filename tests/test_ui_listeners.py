@@ -301,7 +301,7 @@ def test_default_models_are_those_whose_own_weights_are_here(services):
 
 def test_examples_are_found_and_readable(services):
     names = [example.name for example in services.examples]
-    assert names[-1] == "generated"
+    assert names[-4:] == ["generated", "chat", "place", "chart"]
     assert {"astronaut", "cat", "coffee", "bus"} & set(names)
     for example in services.examples:
         assert min(example.read().size_wh) >= 256
@@ -309,7 +309,7 @@ def test_examples_are_found_and_readable(services):
 
 def test_example_whose_package_is_missing_is_left_out(monkeypatch):
     monkeypatch.setattr("ui.examples._package_folder", lambda package: None)
-    assert [example.name for example in find_examples()] == ["generated"]
+    assert [example.name for example in find_examples()] == ["generated", "chat", "place", "chart"]
 
 
 def test_generated_picture_is_the_same_every_time():

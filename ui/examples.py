@@ -1,4 +1,4 @@
-"""Pictures to try: photographs that ship inside installed packages, and one made here. Nothing is downloaded.
+"""Pictures to try: photographs inside installed packages, drawings of ours, one made here. Nothing is downloaded.
 
 Each is found when the page is built; one that is missing is left out.
 """
@@ -25,6 +25,9 @@ _PHOTOGRAPHS = (
     ("coffee", "skimage", "data/coffee.png"),
     ("bus", "ultralytics", "assets/bus.jpg"),
 )
+# Drawn by training.scenes and training.charts with a seed that no model here has learned from.
+_DRAWN = (("chat", "chat.jpg"), ("place", "place.jpg"), ("chart", "chart.png"))
+_DRAWINGS = Path(__file__).parents[1] / "assets" / "examples"
 GENERATED_SIDE_PX = 512
 THUMBNAIL_SIDE_PX = 96
 
@@ -60,7 +63,8 @@ def find_examples() -> tuple[Example, ...]:
         for name, package, file in _PHOTOGRAPHS
         if (folder := _package_folder(package)) is not None and (folder / file).is_file()
     ]
-    return (*found, Example("generated", None))
+    drawn = [Example(name, _DRAWINGS / file) for name, file in _DRAWN if (_DRAWINGS / file).is_file()]
+    return (*found, Example("generated", None), *drawn)
 
 
 def generate_picture(seed: int = 7) -> bytes:
