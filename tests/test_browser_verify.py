@@ -15,6 +15,7 @@ pytestmark = [
         reason="the bundled image-text model is not in assets/bundled",
     ),
 ]
+WRITTEN = "text => document.querySelector('#verify-text textarea').value.includes(text)"
 NEWS = "text => document.querySelector('#verify-news').innerText.includes(text)"
 
 
@@ -55,7 +56,7 @@ def test_files_are_indexed_asked_and_each_claim_shows_why(visit, tmp_path):
     choose(page, "#verify-vlm", "Tiny PaliGemma")
     page.click("#verify-ask")
     page.wait_for_selector("#verify-claims button.claim")
-    assert "A red car stands on a street." in page.input_value("#verify-text textarea")
+    page.wait_for_function(WRITTEN, arg="A red car stands on a street.")
     assert page.locator("#verify-evidence li").count() >= 3
     page.click("#verify-claims button.claim >> nth=0")
     page.wait_for_selector("#verify-claim .signals")

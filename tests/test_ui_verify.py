@@ -175,7 +175,7 @@ def test_a_claim_shows_foils_and_a_bar_for_each_signal() -> None:
 def test_evidence_and_reliability_are_escaped() -> None:
     chunk = Chunk(Source(f"{EVIL}.md", "markdown", "0"), 0, EVIL, EVIL, 3)
     shown = verify_markup.render_evidence("en", [Evidence(chunk, 0.03, 0.5, 1.2, ("sentence", EVIL))])
-    reliability = verify_markup.render_reliability("en", measure_reliability([verdict(EVIL, 0, 3)]), EVIL)
+    reliability = verify_markup.render_reliability("en", measure_reliability([verdict(EVIL, 0, 3)]), EVIL, [EVIL])
     for html in (shown, reliability):
         assert "<img" not in html
         assert "${" not in html

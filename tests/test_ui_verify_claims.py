@@ -67,6 +67,7 @@ def test_programs_choose_models_and_search_by_region(
     (claim,) = told["claims"]
     assert files == []
     assert "vqa" in claim["signals"]
+    assert (told["model"], told["vlm"]) == (CLIP, VLM)
     assert {one["source"] for one in claim["similar"]} == {"car.png", "tree.png", "plain.png"}
     assert {tuple(one["found_by"]) for one in claim["similar"]} == {("region",)}
     # The answer is given although the model that should check it cannot be had.
@@ -94,7 +95,9 @@ def test_the_chosen_model_reads_the_claims_and_draws_them(verifying: Verifying, 
     for clip in (CLIP, OTHER_CLIP):
         *_, last = verifying.check("en", wish(picture=picture, text="A red car.", clip=clip))
         checked = last["checked"]["value"]
-        assert checked.clip == clip
+        assert checked.judges.clip == clip
+        name = verifying.services.zoo.get(clip).name
+        assert f"Checked by {name}." in last["claims"]["value"]
         assert f"{clip} has no calibration" in last["claims"]["value"]
         words = verifying.desk.attribute_words(checked, 0)
         assert words is not None
@@ -116,6 +119,7 @@ def test_a_vision_language_model_adds_what_it_says_of_each_claim(verifying: Veri
     assert "a vision-language model, asked" in shown["claim"]["value"]
     *_, plain = verifying.check("en", wish(picture=asked.picture, text=asked.text))
     assert "vqa" not in plain["checked"]["value"].verdicts[0].signals
+    assert "Checked by Tiny CLIP, Tiny VLM." in last["claims"]["value"]
 
 
 @pytest.mark.parametrize(

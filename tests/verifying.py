@@ -16,7 +16,7 @@ from tests.tiny_clips import build_clip
 from tests.tiny_rag import write_corpus
 from ui.progress import ProgressBoard
 from ui.services import Services
-from ui.verify_desk import EXTRACTIVE, Checked
+from ui.verify_desk import EXTRACTIVE, Checked, Judges
 from ui.verify_listeners import Verifying, Wish
 
 EVIL = "<img src=x onerror=alert(1)>${evil}"
@@ -77,7 +77,7 @@ def built_index(verifying: Verifying, folder: Path, clip: str = CLIP) -> Path:
 
 def checked_region(photo: Image.Image, box: tuple[float, float, float, float] | None, **more) -> Checked:
     one = verdict("a red car", 0, 9, region_xyxy=box, signals={"whole": 0.1})
-    given = {"size_wh": photo.size, "clip": CLIP} | more
+    given = {"size_wh": photo.size, "judges": Judges(CLIP)} | more
     return Checked(photo, text="a red car", verdicts=(one,), reliability=measure_reliability([one]), **given)
 
 

@@ -66,7 +66,8 @@ EN: Final = {
     "verify.not_enough_evidence": "not settled",
     "verify.reliability": "The picture supports {supported} of {claims} claims (95 % interval {low} to {high}).",
     "verify.weakest": "Weakest: “{claim}” ({support}).",
-    "verify.limits": "A small model judges English claims about everyday photographs; a claim it does not settle may "
+    "verify.read_by": "Checked by {names}.",
+    "verify.limits": "A model judges English claims about everyday photographs; a claim it does not settle may "
     "well be true. Evidence found by search plays no part beyond captions.",
     "verify.refuted_below": "Refuted below {low}.",
     "verify.refuted_no": "None is refuted: no low score was reliable enough in calibration.",
@@ -174,7 +175,8 @@ KO: Final = {
     "verify.not_enough_evidence": "판단 불가",
     "verify.reliability": "주장 {claims}개 중 {supported}개를 그림이 뒷받침합니다 (95 % 구간 {low}~{high}).",
     "verify.weakest": "가장 약한 주장: “{claim}” ({support}).",
-    "verify.limits": "작은 모델이 일상 사진에 대한 영어 주장을 판단합니다. 판단하지 못한 주장도 사실일 수 있습니다. "
+    "verify.read_by": "확인한 모델: {names}.",
+    "verify.limits": "모델이 일상 사진에 대한 영어 주장을 판단합니다. 판단하지 못한 주장도 사실일 수 있습니다. "
     "검색으로 찾은 증거는 설명문 외에는 영향을 주지 않습니다.",
     "verify.refuted_below": "{low} 미만이면 반박.",
     "verify.refuted_no": "반박되는 주장 없음: 보정할 때 충분히 믿을 만한 낮은 점수가 없었습니다.",
@@ -282,7 +284,8 @@ PL: Final = {
     "verify.not_enough_evidence": "nierozstrzygnięte",
     "verify.reliability": "Obraz potwierdza {supported} z {claims} stwierdzeń (przedział 95 %: {low} do {high}).",
     "verify.weakest": "Najsłabsze: „{claim}” ({support}).",
-    "verify.limits": "Mały model ocenia angielskie stwierdzenia o zwykłych fotografiach; nierozstrzygnięte może być "
+    "verify.read_by": "Sprawdza: {names}.",
+    "verify.limits": "Model ocenia angielskie stwierdzenia o zwykłych fotografiach; nierozstrzygnięte może być "
     "prawdą. Znalezione źródła, poza podpisami, nie mają na to wpływu.",
     "verify.refuted_below": "Obalone poniżej {low}.",
     "verify.refuted_no": "Żadne nie jest obalone: w kalibracji żaden niski wynik nie był dość pewny.",

@@ -102,8 +102,8 @@ class VerifyEndpoints:
             contribution in log-odds, of which `vqa` is the vision-language model's, best region in pixels of the
             picture, counter-claims with their cosines; with `heatmaps` also `words`: what each adds to the cosine, null
             with a `problem` where that cannot be told; with `index` also `similar`: the pictures found) and the
-            answer's reliability (share of supported claims with its interval, the weakest claim); and PNG files
-            claim-1.png, claim-2.png ... where asked for.
+            answer's reliability (share of supported claims with its interval, the weakest claim) with the models that
+            were asked; and PNG files claim-1.png, claim-2.png ... where asked for.
         """
         folder = self._index(index)
         checked = self._desk.check(self._read(image), answer, (), _judges(model, vlm, domain))
@@ -140,7 +140,8 @@ class VerifyEndpoints:
 
 
 def _describe(checked: Checked) -> Json:
-    return describe_check(checked.text, checked.verdicts, checked.reliability, checked.note)
+    asked = {"model": checked.judges.clip, "vlm": checked.judges.vlm or None}
+    return describe_check(checked.text, checked.verdicts, checked.reliability, checked.note) | asked
 
 
 def _describe_words(words: WordAttribution) -> list[Json]:

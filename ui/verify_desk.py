@@ -77,7 +77,7 @@ class Checked:
         verdicts: on its claims.
         reliability: of the whole.
         note: why nothing is settled, where that is so.
-        clip: zoo id of the image-text model that read it.
+        judges: who read it.
     """
 
     photo: Image.Image = field(repr=False)
@@ -86,7 +86,7 @@ class Checked:
     verdicts: tuple[ClaimVerdict, ...]
     reliability: Reliability
     note: str = ""
-    clip: str = DEFAULT_PICTURE_MODEL
+    judges: Judges = Judges()
 
 
 class VerifyDesk:
@@ -271,7 +271,7 @@ class VerifyDesk:
         )
         verdicts = tuple(verifier.verify(source.rgb, claims, evidence=evidence))
         photo = render.fit(source.rgb, PHOTO_SIDE_PX)
-        return Checked(photo, source.size_wh, text, verdicts, measure_reliability(verdicts), verifier.note, asked.clip)
+        return Checked(photo, source.size_wh, text, verdicts, measure_reliability(verdicts), verifier.note, asked)
 
     def draw_claim(self, checked: Checked, number: int) -> tuple[Image.Image, str]:
         """The picture under the heat of a claim against its foils, its best region outlined.
@@ -312,7 +312,7 @@ class VerifyDesk:
 
     def _reader(self, checked: Checked) -> ImageTextModel:
         """The image-text model that read the claims."""
-        return self.embedder(checked.clip).pictures
+        return self.embedder(checked.judges.clip).pictures
 
     def _retriever(self, index: Path) -> Retriever:
         """Over an index, with the models that it was built with."""

@@ -270,7 +270,9 @@ class Verifying:
 
     def _show(self, language: str, checked: Checked) -> Updates:
         answer = verify_markup.render_answer(language, checked.text, checked.verdicts)
-        reliability = verify_markup.render_reliability(language, checked.reliability, checked.note)
+        asked = filter(None, (checked.judges.clip, checked.judges.vlm))
+        readers = [markup.model_name(self.services.zoo.specs, model_id) for model_id in asked]
+        reliability = verify_markup.render_reliability(language, checked.reliability, checked.note, readers)
         return {"claims": {"value": answer + reliability, "shown": ""}}
 
     def _words(self, language: str, checked: Checked, number: int) -> str:

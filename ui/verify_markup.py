@@ -115,8 +115,15 @@ def _claim(language: str, number: int, verdict: ClaimVerdict, words: str) -> str
     )
 
 
-def render_reliability(language: str, found: Reliability, note: str) -> str:
-    """How many claims are supported, with the interval, and the weakest by name."""
+def render_reliability(language: str, found: Reliability, note: str, readers: Sequence[str] = ()) -> str:
+    """How many claims are supported, with the interval, and the weakest by name.
+
+    Args:
+        language: of the page.
+        found: of the claims.
+        note: why nothing is settled, where that is so.
+        readers: names of the models that held the claims against the picture.
+    """
     if found.share is None or found.weakest is None:
         return ""
     line = say(
@@ -129,7 +136,8 @@ def render_reliability(language: str, found: Reliability, note: str) -> str:
     )
     weakest = say(language, "verify.weakest", claim=found.weakest.claim.text, support=f"{found.weakest.support:.0%}")
     extra = f'<p class="note">{escape(note)}</p>' if note else ""
-    limits = f'<p class="note">{escape(say(language, "verify.limits"))}</p>'
+    said = [say(language, "verify.read_by", names=", ".join(readers))] if readers else []
+    limits = f'<p class="note">{escape(" ".join([*said, say(language, "verify.limits")]))}</p>'
     return f'<p class="reliability"><strong>{escape(line)}</strong> {escape(weakest)}</p>{extra}{limits}'
 
 
