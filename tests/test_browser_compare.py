@@ -12,6 +12,17 @@ PRESS_AT_ONCE = """new MutationObserver((_, watcher) => {
   const button = document.querySelector("#compare-tab-button");
   if (button) { watcher.disconnect(); button.click(); }
 }).observe(document, { childList: true, subtree: true });"""
+# What the press tells the server never arrives.
+LOSE_PRESS = """const real = window.fetch;
+window.fetch = (address, options) => {
+  const tab = window.gradio_config.components.find((each) => each.props.elem_id === "compare-tab");
+  const joins = String(address?.url ?? address).includes("queue/join");
+  if (!window.lost && joins && JSON.parse(options.body).trigger_id === tab.id) {
+    window.lost = true;
+    return new Promise(() => {});
+  }
+  return real(address, options);
+};"""
 PICTURE = "#compare-gallery button[data-pick='open|0']"
 
 
@@ -60,6 +71,13 @@ def test_tab_that_is_pressed_before_the_page_is_wired_is_filled_all_the_same(vis
     page.wait_for_selector("#confusion-1 .main-svg")
     word = {"en-US": "Confusion matrix", "pl-PL": "Macierz pomyłek"}[locale]
     page.wait_for_function("word => document.querySelector('#compare-columns').innerText.includes(word)", arg=word)
+
+
+def test_tab_whose_press_was_lost_is_filled_all_the_same(visit):
+    page = visit(script=LOSE_PRESS + PRESS_AT_ONCE)
+    page.wait_for_selector("#compare-figures table")
+    page.wait_for_selector("#confusion-1 .main-svg")
+    assert page.evaluate("window.lost")
 
 
 def test_tab_that_nobody_opens_is_not_filled(visit):

@@ -19,15 +19,14 @@ from ui.services import LOADING_AT_ONCE, LOADING_QUEUE, MODELS_AT_ONCE, MODELS_Q
 from ui.updates import Updates
 from ui.verify_desk import DOMAINS, EXTRACTIVE, Checked, VerifyDesk
 from ui.verify_listeners import NO_INDEX, NO_VLM, Verifying, Wish
+from ui.wiring import PLAIN, PRIVATE
 
 ANSWER_LENGTH: Final = 6000
 INDEXING_QUEUE: Final = "indexing"
 _STATES: Final = ("own", "checked", "chosen")
-_PLAIN: Final[dict[str, Any]] = {"apply_default_css": False, "padding": False}
-_PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_RUNNING: Final[dict[str, Any]] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE, **_PRIVATE}
-_LOADING: Final[dict[str, Any]] = {"concurrency_id": LOADING_QUEUE, "concurrency_limit": LOADING_AT_ONCE, **_PRIVATE}
-_INDEXING: Final[dict[str, Any]] = {"concurrency_id": INDEXING_QUEUE, "concurrency_limit": 1, **_PRIVATE}
+_RUNNING: Final[dict[str, Any]] = {"concurrency_id": MODELS_QUEUE, "concurrency_limit": MODELS_AT_ONCE, **PRIVATE}
+_LOADING: Final[dict[str, Any]] = {"concurrency_id": LOADING_QUEUE, "concurrency_limit": LOADING_AT_ONCE, **PRIVATE}
+_INDEXING: Final[dict[str, Any]] = {"concurrency_id": INDEXING_QUEUE, "concurrency_limit": 1, **PRIVATE}
 
 
 def create_verify_tab(desk: VerifyDesk, language: gr.Radio, first_language: str) -> None:
@@ -63,9 +62,9 @@ def _wire(verifying: Verifying, parts: dict[str, Any], language: gr.Radio, answe
 
     everything = [part for name, part in parts.items() if name != "stopping"]
     shown = [language, parts["own"], parts["checked"]]
-    language.change(answer(verifying.translate), shown, everything, queue=False, **_PRIVATE)
-    parts["tab"].select(answer(verifying.translate), shown, everything, queue=False, **_PRIVATE)
-    parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **_PRIVATE)
+    language.change(answer(verifying.translate), shown, everything, queue=False, **PRIVATE)
+    parts["tab"].select(answer(verifying.translate), shown, everything, queue=False, **PRIVATE)
+    parts["stop"].click(stop, [parts["stopping"]], None, queue=False, **PRIVATE)
     _wire_answer(verifying, parts, language, answer, everything)
     _wire_index(verifying, parts, language, answer, everything)
     _wire_claim(verifying, parts, language, answer)
@@ -118,7 +117,7 @@ def _load_first(
     parts: dict[str, Any], pressed: Callable[..., Any], loading: Callable[..., Any], asked: list[Any]
 ) -> gr.events.Dependency:
     """A press, and the loading of models in a queue of its own: a download holds up nobody else."""
-    begun = pressed(Event, None, [parts["stopping"]], queue=False, **_PRIVATE)
+    begun = pressed(Event, None, [parts["stopping"]], queue=False, **PRIVATE)
     loaded: gr.events.Dependency = begun.then(loading, asked, [parts["news"], parts["stop"]], **_LOADING)
     return loaded
 
@@ -140,19 +139,19 @@ def _wire_claim(verifying: Verifying, parts: dict[str, Any], language: gr.Radio,
 def _create_parts(first: Updates) -> dict[str, Any]:
     """The controls and places of the tab, in their order."""
     parts: dict[str, Any] = {name: gr.State(None, time_to_live=STATE_LIFETIME_S) for name in (*_STATES, "stopping")}
-    parts["note"] = gr.HTML(**first["note"], **_PLAIN)
+    parts["note"] = gr.HTML(**first["note"], **PLAIN)
     with gr.Row(elem_id="verify-row"):
         with gr.Column(scale=4, min_width=280, elem_id="verify-asked"):
             parts |= _create_controls(first)
         with gr.Column(scale=9, min_width=300, elem_id="verify-found"):
-            parts["news"] = gr.HTML(elem_id="verify-news", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+            parts["news"] = gr.HTML(elem_id="verify-news", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
             parts["text"] = gr.Textbox(lines=4, max_length=ANSWER_LENGTH, elem_id="verify-text", **first["text"])
             parts["check"] = gr.Button(elem_id="verify-check", **first["check"])
-            parts["claims"] = gr.HTML(elem_id="verify-claims", js_on_load=PICK_SCRIPT, shown="", **_PLAIN)
-            parts["claim"] = gr.HTML(elem_id="verify-claim", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
+            parts["claims"] = gr.HTML(elem_id="verify-claims", js_on_load=PICK_SCRIPT, shown="", **PLAIN)
+            parts["claim"] = gr.HTML(elem_id="verify-claim", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
             parts["similar"] = gr.Button(elem_id="verify-similar", size="md", **first["similar"])
-            parts["found"] = gr.HTML(elem_id="verify-found-alike", js_on_load=ANNOUNCE_SCRIPT, **_PLAIN)
-            parts["evidence"] = gr.HTML(elem_id="verify-evidence", **_PLAIN)
+            parts["found"] = gr.HTML(elem_id="verify-found-alike", js_on_load=ANNOUNCE_SCRIPT, **PLAIN)
+            parts["evidence"] = gr.HTML(elem_id="verify-evidence", **PLAIN)
     return parts
 
 
@@ -180,5 +179,5 @@ def _create_controls(first: Updates) -> dict[str, Any]:
     with gr.Accordion(open=False, elem_id="verify-building", **first["building"]) as parts["building"]:
         parts["files"] = gr.File(file_count="multiple", height=140, elem_id="verify-files", **first["files"])
         parts["build"] = gr.Button(elem_id="verify-build", **first["build"])
-        parts["unread"] = gr.HTML(elem_id="verify-unread", **_PLAIN)
+        parts["unread"] = gr.HTML(elem_id="verify-unread", **PLAIN)
     return parts
