@@ -9,11 +9,15 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
+from PIL import Image
 
 from training.scenes_backdrops import BACKDROPS, Spot
 from training.scenes_common import PLACE, SHEET_PX, Scene, Sheet, change_one, turn, vary
 from training.scenes_finds import HIDDEN_KINDS, draw_harmless, draw_hidden
 from training.scenes_sprites import draw_mark
+
+CLOSE_UPS = 0.8
+CLOSE_UP_SHARES = (0.42, 0.75)  # of the sheet's side
 
 
 def draw_place(label: int, random: Random) -> Scene:
@@ -34,6 +38,8 @@ def draw_place(label: int, random: Random) -> Scene:
         _darken(sheet, chosen, random)
     if random.random() < 0.25:
         _ring(sheet, chosen, random)
+    if random.random() < CLOSE_UPS:
+        _come_closer(sheet, chosen, random)
     when, otherwise = ("at night", "by day")[:: 1 if night else -1]
     elsewhere = random.choice([spot.where for spot in spots if spot.where != chosen.where])
     claims = [
@@ -43,6 +49,20 @@ def draw_place(label: int, random: Random) -> Scene:
     ]
     article = "an" if what[0] in "aeiou" else "a"
     return Scene(sheet, label, f"place/{name}", f"A {name} {when} with {article} {what} {chosen.where}.", claims)
+
+
+def _come_closer(sheet: Sheet, spot: Spot, random: Random) -> None:
+    """Keep the part of the sheet around a spot, as whoever photographs a find steps up to it."""
+    side = round(SHEET_PX * random.uniform(*CLOSE_UP_SHARES))
+    margin = 0.75 * spot.width  # of the thing, which stays inside whole
+    corner = []
+    for centre in spot.xy:
+        lowest, highest = centre + margin - side, centre - margin
+        corner.append(min(max(0.0, random.uniform(lowest, max(lowest, highest))), float(SHEET_PX - side)))
+    left, top = (round(value) for value in corner)
+    box, size = (left, top, left + side, top + side), sheet.size
+    sheet.rgb = sheet.rgb.crop(box).resize(size, Image.Resampling.BICUBIC)
+    sheet.ids = sheet.ids.crop(box).resize(size, Image.Resampling.NEAREST)
 
 
 def _litter(sheet: Sheet, random: Random) -> None:
