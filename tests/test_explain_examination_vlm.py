@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from explain.__main__ import main
+from explain.bundle import SCHEMA_VERSION
 from explain.examination import Settings, examine
 from explain.replay import replay
 from explain.targets import same_margin
@@ -168,7 +169,7 @@ def test_a_bundle_holds_words_and_differences_and_replays_equal(loader, tmp_path
     found = examine(picture(), settings, loader)
     folder = found.save(tmp_path / "b")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == 5
+    assert manifest["schema_version"] == SCHEMA_VERSION
     assert manifest["settings"]["question"] == settings.question
     assert [one["adapter_sha256"] for one in manifest["asked"]] == [found.asked[0].adapter_sha256, ""]
     assert [one["precision"] for one in manifest["asked"]] == ["fp32", "fp32"]
@@ -219,7 +220,7 @@ def test_a_bundle_of_the_first_schema_still_replays_and_unknown_settings_are_ref
     (folder / "manifest.json").write_text(json.dumps(old))
     assert {row.outcome for row in replay(folder, loader)} == {"equal"}
     for broken, words in [
-        ({**manifest, "schema_version": 5}, "has schema 5"),
+        ({**manifest, "schema_version": SCHEMA_VERSION + 1}, f"has schema {SCHEMA_VERSION + 1}"),
         ({**manifest, "settings": {**manifest["settings"], "mood": "good"}}, r"does not know \(mood\)"),
         ({**manifest, "settings": {}}, "no task or no models"),
     ]:
