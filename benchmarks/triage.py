@@ -35,7 +35,7 @@ CHUNK = 100
 CORE_HOUR_USD = 0.04
 """What a rented core of a common cloud costs per hour on demand; an assumption, stated with every figure."""
 MACHINE_CORES = 64
-SAMPLE_S = 1.0
+SAMPLE_S = 3.0  # adding up the memory of some ten processes takes a core a good part of a second
 
 
 @dataclass(frozen=True)

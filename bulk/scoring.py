@@ -14,6 +14,7 @@ from typing import Any
 import imagehash
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from bulk.attempts import Attempts
 from bulk.parts import PLAN, Job, draft_path, part_path, write_whole
@@ -198,8 +199,8 @@ def _describe_doubt(live: LiveModel) -> dict[str, float] | None:
 
 
 def _describe(found: SourceImage) -> dict[str, Any]:
-    # Hashes of a reduced copy: a large picture would cost more to hash than to score.
-    small = found.rgb.resize((128, 128), reducing_gap=2.0)
+    # Hashes look at grey only, and of a reduced copy: a large picture would cost more to hash than to score.
+    small = found.rgb.convert("L").resize((128, 128), Image.Resampling.BOX, reducing_gap=2.0)
     width, height = found.size_wh
     credentials = read_credentials(found.original, found.format)
     told = asdict(credentials) if credentials else {}

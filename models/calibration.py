@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,4 +145,5 @@ def _count(shares: Logits, truth: NDArray[np.intp], confidence: float) -> Expect
 
 def _place(confidence: Sequence[float] | Logits) -> NDArray[np.intp]:
     """Number of the bin (low, high] of each confidence."""
-    return np.array([max(ceil(round(float(one) * BINS, 9)) - 1, 0) for one in confidence], np.intp)
+    # Every prediction counts the held-out pictures of its bin: without numpy that took a tenth of a network's pass.
+    return np.maximum(np.ceil(np.round(np.asarray(confidence, np.float64) * BINS, 9)) - 1, 0).astype(np.intp)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,15 @@ class Familiar:
     mean: Features
     directions: Features
 
+    @cached_property
+    def _directions(self) -> NDArray[np.float64]:
+        """The directions in double precision, turned once: every batch of pictures needs them."""
+        return self.directions.astype(np.float64)
+
     def distances(self, features: Features) -> NDArray[np.float64]:
         """Float64 (n,) lengths of what of features (n, d) lies outside the directions."""
         moved = (features - self.mean).astype(np.float64)
-        along = moved @ self.directions.T.astype(np.float64)
+        along = moved @ self._directions.T
         outside = np.square(moved).sum(axis=1) - np.square(along).sum(axis=1)
         return np.asarray(np.sqrt(np.maximum(outside, 0)), np.float64)
 
