@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from models.loading import ModelLoader
 from models.registry import Zoo
@@ -72,6 +73,16 @@ def _write_data(recipe: LanguageRecipe, folder: Path) -> None:
             pq.write_table(pa.table(table), folder / f"{name}.parquet")
 
 
+def _build_tower(base: Path, folder: Path) -> Path:
+    """A ViT of the shape of a tiny model's vision tower."""
+    vision = json.loads((base / "config.json").read_text())["vision_config"]
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    torch.manual_seed(1)
+    ViTForImageClassification(ViTConfig(**{name: vision[name] for name in sizes})).save_pretrained(folder)
+    ViTImageProcessor(size={"height": vision["image_size"], "width": vision["image_size"]}).save_pretrained(folder)
+    return folder
+
+
 def _spec(recipe: LanguageRecipe, base: Path, adapter: Path | None) -> ModelSpec:
     return ModelSpec(
         id="tiny",
@@ -102,7 +113,9 @@ def test_a_recipe_learns_and_its_adapter_is_what_the_app_loads(name: str, tmp_pa
         "evaluate_steps": None,
         "patience": None,
     }
-    changes = {f"train.{key}": value for key, value in schedule.items()}
+    changes: dict[str, object] = {f"train.{key}": value for key, value in schedule.items()}
+    if told.adapter and told.adapter.tower:
+        changes["adapter.tower"] = str(_build_tower(base, tmp_path / "tower"))
     workers = 1 if name == "charts-smolvlm" else 0  # more of them change nothing but the time
     recipe = read_language_recipe(RECIPES / f"{name}.yaml", changes | {"model.start": str(base), "workers": workers})
     _write_data(recipe, tmp_path / "data")
@@ -114,15 +127,17 @@ def test_a_recipe_learns_and_its_adapter_is_what_the_app_loads(name: str, tmp_pa
     assert json.loads((run / "metrics.json").read_text())["tokens_per_second"] > 0
     learnt = {key.replace(".default", ""): tensor for key, tensor in load_file(run / "checkpoint-10" / TRAINED).items()}
     saved = load_file(run / "adapter_model.safetensors")
-    assert saved.keys() == learnt.keys()
-    assert all(torch.equal(saved[key], learnt[key]) for key in saved)
+    brought = {key for key in saved if "lora_" not in key}
+    assert bool(brought) == bool(told.adapter and told.adapter.tower)
+    assert saved.keys() - brought == {key for key in learnt if "lora_" in key}
+    assert all(torch.equal(saved[key], learnt[key]) for key in saved.keys() - brought)
     picture = Image.open(io.BytesIO(_draw(0, np.random.default_rng(9)))).convert("RGB")
     answers = {}
     for adapter in (None, run):
         model = ModelLoader(Zoo({"tiny": _spec(recipe, base, adapter)})).load("tiny")
         answers[adapter] = model.predict([picture])[0].logits
     assert model.status.reason == ""
-    loaded = {key.partition("base_model.model.")[2]: tensor for key, tensor in saved.items()}
+    loaded = {key.partition("base_model.model.")[2]: saved[key] for key in saved.keys() - brought}
     weights = {
         key.replace(".exhibit_0", ""): tensor
         for key, tensor in model.core.module.state_dict().items()

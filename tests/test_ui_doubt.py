@@ -14,7 +14,7 @@ from explain.stability import CHANGES, Stability, Variant
 from models.ensemble import combine
 from models.imaging import read_image
 from models.schema import Expectation, Novelty
-from ui import api, faithfulness, results
+from ui import api_describe, faithfulness, results
 from ui.doubt_markup import read_stability, render_confidence, render_notes
 from ui.faithfulness_listeners import Trusting
 from ui.faithfulness_markup import render_check
@@ -105,7 +105,7 @@ def test_an_answer_that_flips_says_so(examined):
 
 
 def test_programs_get_the_same(examined):
-    told = api.describe(doubted(examined, unfamiliar=True))
+    told = api_describe.describe(doubted(examined, unfamiliar=True))
     assert told["verdict"]["confident"] is False
     assert told["verdict"]["expected"]["accuracy"] == 0.91
     assert told["predictions"][0]["raw_probabilities"] == {"fake": 0.123, "real": 0.877}
