@@ -27,6 +27,7 @@ from rag.looks import regions_of
 from rag.probe import load_probe
 from rag.schema import Claim
 from rag.signals import claim_texts
+from rag.strangers import load_strangers
 from rag.verifier import Verifier
 
 CLIP = "bundled-openclip"
@@ -104,7 +105,9 @@ def _cost(verifier: Verifier, image: Image.Image) -> Figure:
     texts = [text for claim in ANSWER for text in claim_texts(claim).all]
     found = verifier.detector.detect([image])[0] if verifier.detector else None
     boxes = regions_of(image.size, found)
-    calibrated = find_fusion(verifier.clip.status.weights_sha256, "photographs")
+    stored = find_fusion(verifier.clip.status.weights_sha256, "photographs")
+    fusion = stored[0] if stored else None
+    strangers = load_strangers(stored[1].with_name(stored[0].strangers)) if stored and stored[0].strangers else None
 
     def fresh() -> ImageTextModel:
         clip = verifier.clip
@@ -117,7 +120,7 @@ def _cost(verifier: Verifier, image: Image.Image) -> Figure:
         clip.embed_texts(texts)
 
     def check() -> None:
-        Verifier(fresh(), calibrated[0] if calibrated else None, detector=verifier.detector).verify(image, claims)
+        Verifier(fresh(), fusion, strangers=strangers, detector=verifier.detector).verify(image, claims)
 
     table = interleaved({"bare": bare, "check": check}, rounds=5)
     seconds = {name: median([times[name] for times in table]) for name in table[0]}

@@ -140,7 +140,7 @@ class Verifier:
         found = [measure_signals(look, texts, vectors) for texts, vectors in self._embedded(prepared)]
         further: list[dict[str, float]] = [{} for _ in claims]
         asked = {
-            "strangers": self._compare(look, claims),
+            "strangers": self._compare(look, [texts.claim for texts in prepared]),
             "vqa": self._ask(image, claims),
             "captions": self._agree(claims, captions),
         }

@@ -14,9 +14,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from explain.cam import explain_batch
 from models.families import get_family
-from models.schema import LoadState, ModelSpec, ModelStatus
-from models.vlm import VisionLanguageModel
 from models.vlm_core import VlmCore
+from tests.test_models_adapters import scores, view
 from tests.test_training_language import _adapter, base, data, one_thread, vit  # noqa: F401 - fixtures
 from training.errors import RecipeError
 from training.language import finetune_language
@@ -25,19 +24,6 @@ from training.pupil import build_pupil
 from training.questions import read_questions
 
 METHODS = ("eigencam", "gradcam", "gradcampp", "layercam")
-SPEC = ModelSpec(
-    id="tiny",
-    name="Tiny",
-    task="deepfake",
-    kind="vlm",
-    source="./tiny",
-    licence="MIT",
-    size_mb=1,
-    memory_mb=1,
-    family="paligemma",
-    question="Which way do the stripes run?",
-    answers={"0": "across", "1": "down"},
-)
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +73,20 @@ def test_the_app_swaps_the_tower_with_the_adapter_and_explains_it(
     finetune_language(recipe, data, tmp_path / "run", progress=False)
     module, processor, _ = get_family("paligemma").load(base)
     core = VlmCore(get_family("paligemma"), module, processor)
-    plain = VisionLanguageModel(SPEC, ModelStatus(LoadState.BASE, "base"), core)
-    before, seen_before = _scores(plain, picture), _seen(core, picture)
+    plain = view(core)
+    before, seen_before = scores(plain, picture), _seen(core, picture)
     core.adapters.attach(tmp_path / "run", "a")
-    tuned = VisionLanguageModel(
-        SPEC,
-        ModelStatus(LoadState.FINE_TUNED, "tiny"),
-        core,
-        adapter="a",
-        base_status=ModelStatus(LoadState.BASE, "base"),
-    )
-    assert not torch.allclose(_scores(tuned, picture), before, atol=1e-3)
+    tuned = view(core, "a")
+    assert not torch.allclose(scores(tuned, picture), before, atol=1e-3)
     assert not torch.allclose(_seen(core, picture), seen_before, atol=1e-2)
     # A copy with the weights in place of the base's has no switches to be forgotten.
     merged = tuned.merged()
-    torch.testing.assert_close(_scores(merged, picture), _scores(tuned, picture), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scores(merged, picture), scores(tuned, picture), atol=1e-4, rtol=0)
     ours, theirs = (explain_batch(live, [picture], methods=METHODS)[0] for live in (tuned, merged))
     assert len(ours.heatmaps) == len(theirs.heatmaps) > 1
     for one, other in zip(ours.heatmaps, theirs.heatmaps, strict=True):
         np.testing.assert_allclose(one.values, other.values, atol=1e-3)
-    assert torch.equal(_scores(plain, picture), before)
+    assert torch.equal(scores(plain, picture), before)
     core.adapters.activate(None)
     assert torch.equal(_seen(core, picture), seen_before)
 
@@ -121,10 +101,6 @@ def test_a_tower_that_does_not_fit_is_refused(base: Path, data: Path, tmp_path: 
     recipe = _adapter(base, tmp_path / "r.yaml", {"adapter.tower": str(tmp_path / "small")})
     with pytest.raises(RecipeError, match="the ViT does not fit"):
         build_pupil(recipe, read_questions(recipe.questions, data, 0))
-
-
-def _scores(live: VisionLanguageModel, picture: Image.Image) -> Tensor:
-    return torch.tensor(list(live.predict([picture])[0].logits.values()))
 
 
 def _seen(core: VlmCore, picture: Image.Image) -> Tensor:

@@ -33,7 +33,7 @@ def augment_pictures(pictures: Tensor, crop: int, recipe: AugmentRecipe) -> Tens
     cut[flipped] = cut[flipped].flip(3)
     cut, masks = cut[:, :3], cut[:, 3:]
     for index in torch.nonzero(_chosen(len(cut), recipe.jpeg)).flatten().tolist():
-        cut[index] = _recompress(cut[index].contiguous())
+        cut[index] = _recompress(cut[index])
     pixels = cut.float().div_(255)
     if recipe.colour:
         pixels = _jitter_colour(pixels, recipe.colour)
@@ -41,7 +41,8 @@ def augment_pictures(pictures: Tensor, crop: int, recipe: AugmentRecipe) -> Tens
     pixels = _random_sharpen(pixels, recipe.sharpen)
     pixels = _random_noise(pixels, recipe.noise, recipe.noise_std)
     pixels = _random_erase(pixels, recipe.erase)
-    return torch.cat([pixels.clamp_(0, 1), masks.float().div_(255)], 1)
+    pixels = pixels.clamp_(0, 1).contiguous()
+    return torch.cat([pixels, masks.float().div_(255)], 1) if masks.shape[1] else pixels
 
 
 def mix_batch(pixels: Tensor, targets: Tensor, recipe: AugmentRecipe) -> tuple[Tensor, Tensor]:

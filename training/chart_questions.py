@@ -190,10 +190,10 @@ def _ask_trend(random: Random, data: ChartData) -> ChartQuestion | None:
 
 def _ask_rise(_random: Random, data: ChartData) -> ChartQuestion | None:
     """Whether all lines end higher than they begin; no question where some rise and others do not."""
-    rises = {row[-1] > row[0] for row in data.values if row[-1] != row[0]}
-    if len(rises) != 1 or any(row[-1] == row[0] for row in data.values):
+    gains = [row[-1] - row[0] for row in data.values]
+    if not (min(gains) > 0 or max(gains) < 0):
         return None
-    return ChartQuestion("trend", RISE, "yes" if rises.pop() else "no", data.marks)
+    return ChartQuestion("trend", RISE, "yes" if gains[0] > 0 else "no", data.marks)
 
 
 def _ask_title(random: Random, data: ChartData) -> ChartQuestion:
