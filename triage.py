@@ -17,9 +17,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -30,7 +33,7 @@ from bulk.claims import Statement, read_statements
 from bulk.parts import PLAN, Job, part_path, write_plan
 from bulk.results import MODELS, Run
 from bulk.shortlist import SHORTLIST, By, Choice, Listed, make_shortlist, write_shortlist
-from bulk.sources import list_items
+from bulk.sources import Item, list_items
 from explain.signing import EVIDENCE, MANIFEST, SIGNATURE, load_key, sign_bundles
 from explain.versions import versions
 from models.errors import ExhibitError
@@ -205,15 +208,15 @@ def _run(arguments: argparse.Namespace, job: Job, key: Ed25519PrivateKey | None)
     out: Path = arguments.out
     settings = {"inputs": arguments.images, "task": job.task, "models": list(job.models), "zoo": job.zoo}
     _keep_settings(out / "settings.json", settings)
-    if not (out / PLAN).exists():
-        pictures, _ = write_plan(list_items(arguments.images), out, arguments.chunk)
-        if not pictures:
-            raise ExhibitError(f"{', '.join(arguments.images)}: there is no file in it; name other images.")
-    run = Run(out)
-    chunks = run.chunks
-    left = [chunk for chunk in range(chunks) if not part_path(out, chunk).exists()]
-    scored = sum(pq.ParquetFile(part_path(out, c)).metadata.num_rows for c in range(chunks) if c not in set(left))
-    with _ray(arguments) if left or arguments.explain else nullcontext():
+    with ExitStack() as stack:
+        if not (out / PLAN).exists():
+            _plan_beside_ray(arguments, stack)
+        run = Run(out)
+        chunks = run.chunks
+        left = [chunk for chunk in range(chunks) if not part_path(out, chunk).exists()]
+        scored = sum(pq.ParquetFile(part_path(out, c)).metadata.num_rows for c in range(chunks) if c not in set(left))
+        if left or arguments.explain:
+            stack.enter_context(_ray(arguments))
         with tqdm(total=run.pictures, initial=scored, unit="image", desc="scoring", disable=None) as bar:
             for counts in _map(ScoreChunks, left, job, arguments):
                 bar.update(int(counts["rows"]))
@@ -227,6 +230,35 @@ def _run(arguments: argparse.Namespace, job: Job, key: Ed25519PrivateKey | None)
     if arguments.explain:
         write_shortlist(run, listed, problems)
     return _finish(run, listed, settings, problems, key)
+
+
+def _plan_beside_ray(arguments: argparse.Namespace, stack: ExitStack) -> None:
+    """List the pictures while Ray starts, which takes seconds and mostly waits.
+
+    Ray has to start in the main thread: its processes end when the thread that started them does.
+    """
+    items = list_items(arguments.images)
+    first = next(items, None)  # what is named wrongly is refused before Ray starts
+    if first is None:
+        raise ExhibitError(f"{', '.join(arguments.images)}: there is no file in it; name other images.")
+    stopped = Event()
+    with ThreadPoolExecutor(1) as pool:
+        wanted = _until(stopped, chain([first], items))
+        planned = pool.submit(write_plan, wanted, arguments.out, arguments.chunk)
+        try:
+            stack.enter_context(_ray(arguments))
+            planned.result()
+        except BaseException:
+            stopped.set()
+            raise
+
+
+def _until(stopped: Event, items: Iterable[Item]) -> Iterator[Item]:
+    """The items, ended by an error, not by an end: a plan of some pictures only must not be taken for all."""
+    for item in items:
+        if stopped.is_set():
+            raise ExhibitError("stopped while the pictures were listed; start anew.")
+        yield item
 
 
 def _keep_settings(file: Path, settings: dict[str, Any]) -> None:
@@ -283,14 +315,15 @@ def _map(worker: type, numbers: list[int], job: Job, arguments: argparse.Namespa
     from ray.data import ActorPoolStrategy
 
     most = min(arguments.workers or _cores(), len(numbers))
+    least = most
     if arguments.address:  # a cluster grows and shrinks
-        most = min(arguments.workers or len(numbers), len(numbers))
+        least, most = 1, min(arguments.workers or len(numbers), len(numbers))
     try:
         found = ray.data.from_items(numbers, override_num_blocks=min(len(numbers), MAX_BLOCKS)).map_batches(
             worker,
             fn_constructor_args=(job,),
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=most),
+            compute=ActorPoolStrategy(min_size=least, max_size=most),
             num_cpus=1,
             num_gpus=arguments.gpus or None,
         )

@@ -33,7 +33,7 @@ from models.detector import Detector
 from models.errors import ExhibitError
 from models.loading import ModelLoader
 from models.registry import load_zoo
-from rag.fusion import CALIBRATIONS, Fusion, fit_fusion
+from rag.fusion import CALIBRATIONS, TRUE, Fusion, fit_fusion
 from rag.probe import Probe, ProbeSettings, fit_probe, save_probe
 from rag.signals import SIGNALS
 from rag.strangers import Strangers, save_strangers
@@ -106,7 +106,7 @@ def fit_photographs(clip: ImageTextModel, asked: Sequence[Asked], **more: Any) -
     kinds = {kind: sum(one.kind == kind for one in asked) for kind in ("true", "foreign", "replaced")}
     return fit_fusion(
         [one.signals.values for one in asked],
-        [one.truth for one in asked],
+        [one.kind for one in asked],
         names=GENERAL,
         target_precision=TARGET_PRECISION,
         clip=clip.spec.id,
@@ -138,7 +138,7 @@ def fit_casework(
     rows, truths = ask_scenes(replace_probe(verifier, probe), scenes[split:])
     fusion = fit_fusion(
         [row.values for row in rows],
-        truths,
+        [TRUE if truth else "changed" for truth in truths],
         names=(*GENERAL, "probe"),
         target_precision=TARGET_PRECISION,
         clip=verifier.clip.spec.id,

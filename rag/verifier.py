@@ -213,7 +213,7 @@ class Verifier:
 
 
 def explain(verdict: ClaimVerdict) -> tuple[SignalShare, ...]:
-    """What each measured signal added to a verdict, the strongest first; with the intercept they sum to log-odds."""
+    """What each measured signal added to the log-odds of a verdict, the strongest first (``Fusion.contributions``)."""
     shares = [
         SignalShare(name, value, verdict.contributions.get(name, 0.0), SIGNALS.get(name, name))
         for name, value in verdict.signals.items()

@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 
 from models.errors import ExhibitError
-from rag.fusion import Fusion, SignalWeight, find_fusion, fit_fusion, read_fusion
+from rag.fusion import TRUE, Falsehood, Fusion, SignalScale, find_fusion, fit_fusion, read_fusion
 
 
 def described(**more: Any) -> dict[str, Any]:
     return {"clip": "tiny", "weights_sha256": "ab", "domain": "photographs", "about": "made up"} | more
 
 
-def by_hand() -> Fusion:
+def by_hand(**further: Falsehood) -> Fusion:
     return Fusion(
-        intercept=0.5,
-        signals={
-            "whole": SignalWeight(mean=0.2, scale=0.1, weight=2.0),
-            "count": SignalWeight(mean=-1.0, scale=0.5, weight=-0.5),
-        },
+        signals={"whole": SignalScale(mean=0.2, scale=0.1), "count": SignalScale(mean=-1.0, scale=0.5)},
+        falsehoods={"changed": Falsehood(intercept=0.5, weights={"whole": 2.0, "count": -0.5})} | further,
         refuted_below=0.3,
         supported_from=0.8,
         target_precision=0.9,
@@ -30,7 +27,7 @@ def by_hand() -> Fusion:
     )
 
 
-def rows_of(count: int = 400) -> tuple[list[dict[str, float]], list[bool]]:
+def rows_of(count: int = 400) -> tuple[list[dict[str, float]], list[str]]:
     random = np.random.default_rng(0)
     truths = [bool(number % 2) for number in range(count)]
     rows = []
@@ -39,7 +36,7 @@ def rows_of(count: int = 400) -> tuple[list[dict[str, float]], list[bool]]:
         if number % 3 == 0:
             row["rare"] = float(random.normal(2.0 if truth else 0.0))
         rows.append(row)
-    return rows, truths
+    return rows, [TRUE if truth else "changed" for truth in truths]
 
 
 def test_contributions_are_what_the_weights_say_and_sum_to_the_log_odds() -> None:
@@ -47,6 +44,37 @@ def test_contributions_are_what_the_weights_say_and_sum_to_the_log_odds() -> Non
     values = {"whole": 0.35, "count": 0.0, "unknown": 9.0}
     assert fusion.contributions(values) == pytest.approx({"whole": 3.0, "count": -1.0})
     assert fusion.support(values) == pytest.approx(1 / (1 + math.exp(-2.5)))
+
+
+def test_a_claim_has_to_pass_every_way_of_being_false() -> None:
+    fusion = by_hand(foreign=Falsehood(intercept=0.0, weights={"whole": 1.0, "count": 0.0}))
+    values = {"whole": 0.4}  # two deviations above the mean: odds e^4.5 against "changed", e^2 against "foreign"
+    changed, foreign = math.exp(-4.5), math.exp(-2.0)
+    assert fusion.support(values) == pytest.approx(1 / (1 + changed + foreign))
+    assert fusion.support(values) < min(1 / (1 + changed), 1 / (1 + foreign))
+    assert fusion.doubts(values) == pytest.approx(
+        {"changed": changed / (changed + foreign), "foreign": foreign / (changed + foreign)}
+    )
+    expected = (2.0 * changed + 1.0 * foreign) / (changed + foreign) * 2
+    assert fusion.contributions(values) == pytest.approx({"whole": expected})
+
+
+def test_each_way_of_being_false_is_learned_from_its_own_claims() -> None:
+    random = np.random.default_rng(2)
+    kinds = [TRUE, "foreign", "replaced"] * 200
+    rows = [
+        {
+            "whole": float(random.normal(-2.0 if kind == "foreign" else 0.0)),
+            "words": float(random.normal(-2.0 if kind == "replaced" else 0.0)),
+        }
+        for kind in kinds
+    ]
+    fusion = fit_fusion(rows, kinds, names=("whole", "words"), **described())
+    assert fusion.base_rate == pytest.approx(1 / 3)
+    assert fusion.falsehoods["foreign"].weights["whole"] > 4 * abs(fusion.falsehoods["foreign"].weights["words"])
+    assert fusion.falsehoods["replaced"].weights["words"] > 4 * abs(fusion.falsehoods["replaced"].weights["whole"])
+    assert fusion.doubts({"whole": -2.0, "words": 0.0})["foreign"] > 0.9
+    assert fusion.support({"whole": 1.0, "words": 1.0}) > 0.8 > 0.2 > fusion.support({"whole": 1.0, "words": -3.0})
 
 
 def test_a_missing_signal_adds_nothing() -> None:
@@ -67,39 +95,37 @@ def test_extreme_signals_stay_within_zero_and_one() -> None:
 
 
 def test_fitting_finds_what_tells_truth_and_leaves_out_what_never_varies() -> None:
-    rows, truths = rows_of()
-    fusion = fit_fusion(rows, truths, names=("whole", "still", "rare", "absent"), **described())
+    rows, kinds = rows_of()
+    fusion = fit_fusion(rows, kinds, names=("whole", "still", "rare", "absent"), **described())
     assert set(fusion.signals) == {"whole", "rare"}
-    assert fusion.signals["whole"].weight > 0
-    assert fusion.signals["rare"].weight > 0
+    assert all(fusion.falsehoods["changed"].weights[name] > 0 for name in ("whole", "rare"))
     assert fusion.base_rate == 0.5
-    assert fusion == fit_fusion(rows, truths, names=("whole", "still", "rare", "absent"), **described())
+    assert fusion == fit_fusion(rows, kinds, names=("whole", "still", "rare", "absent"), **described())
 
 
 def test_both_thresholds_reach_the_stated_precision_on_what_they_were_set_on() -> None:
-    rows, truths = rows_of()
-    fusion = fit_fusion(rows, truths, names=("whole", "rare"), target_precision=0.85, **described())
+    rows, kinds = rows_of()
+    fusion = fit_fusion(rows, kinds, names=("whole", "rare"), target_precision=0.85, **described())
     supports = np.array([fusion.support(row) for row in rows])
     yes, no = supports >= fusion.supported_from, supports < fusion.refuted_below
     assert yes.sum() >= 10
     assert no.sum() >= 10
-    assert np.array(truths)[yes].mean() >= 0.85
-    assert (~np.array(truths))[no].mean() >= 0.85
+    truths = np.array(kinds) == TRUE
+    assert truths[yes].mean() >= 0.85
+    assert (~truths)[no].mean() >= 0.85
 
 
 def test_a_precision_that_is_never_reached_settles_nothing() -> None:
     random = np.random.default_rng(1)
     rows = [{"whole": float(value)} for value in random.normal(size=400)]
-    fusion = fit_fusion(
-        rows, [bool(at % 2) for at in range(400)], names=("whole",), target_precision=0.99, **described()
-    )
+    fusion = fit_fusion(rows, [TRUE, "changed"] * 200, names=("whole",), target_precision=0.99, **described())
     assert {fusion.verdict(support) for support in np.linspace(0, 1, 101)} == {"not_enough_evidence"}
 
 
-@pytest.mark.parametrize("truth", [True, False])
-def test_claims_of_one_truth_are_refused(truth: bool) -> None:
+@pytest.mark.parametrize("kinds", [(TRUE, TRUE), ("foreign", "changed")])
+def test_claims_of_one_truth_are_refused(kinds: tuple[str, str]) -> None:
     with pytest.raises(ExhibitError, match="true and false"):
-        fit_fusion([{"whole": 1.0}, {"whole": 2.0}], [truth] * 2, names=("whole",), **described())
+        fit_fusion([{"whole": 1.0}, {"whole": 2.0}], kinds, names=("whole",), **described())
 
 
 def test_a_calibration_is_found_by_the_weights_it_belongs_to(tmp_path: Path) -> None:

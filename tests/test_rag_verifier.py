@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.schema import Detections, LoadState, ModelStatus
-from rag.fusion import Fusion, SignalWeight
+from rag.fusion import Falsehood, Fusion, SignalScale
 from rag.looks import Look, crop_grid, look_at, regions_of
 from rag.probe import ProbeSettings, Sample, fit_probe, load_probe, place_features, save_probe
 from rag.schema import Chunk, Claim, Evidence, Source, measure_reliability
@@ -36,8 +36,8 @@ def weighed(**weights: float) -> Fusion:
         weights_sha256="c0ffee",
         domain="photographs",
         about="made up",
-        intercept=0.0,
-        signals={name: SignalWeight(mean=0.0, scale=1.0, weight=weight) for name, weight in weights.items()},
+        signals={name: SignalScale(mean=0.0, scale=1.0) for name in weights},
+        falsehoods={"made up": Falsehood(intercept=0.0, weights=weights)},
         refuted_below=0.4,
         supported_from=0.6,
         target_precision=0.9,

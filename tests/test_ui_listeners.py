@@ -13,6 +13,7 @@ from PIL import Image
 from explain.catalog import CATALOG
 from explain.default_methods import DefaultMethod
 from models.errors import BadImageError
+from tests.signed_pictures import AI, signed_picture
 from ui import results
 from ui.errors import guard
 from ui.examples import find_examples, generate_picture
@@ -63,6 +64,14 @@ def test_upload_hands_over_the_original_bytes(listeners, tmp_path):
     assert chosen.source.original == path.read_bytes()
     assert updates["picture"]["value"] == str(path)
     assert chosen.source.sha256 in updates["facts"]["value"]
+
+
+def test_signed_picture_tells_its_history_as_soon_as_it_is_chosen(listeners, tmp_path):
+    path = tmp_path / "signed.jpg"
+    path.write_bytes(signed_picture(AI))
+    shown = choose(listeners, path)["facts"]["value"]
+    assert say("en", "credentials.ai") in shown
+    assert "Exhibit Test" in shown
 
 
 def test_format_that_browsers_cannot_show_is_examined_as_it_is_and_shown_as_a_copy(listeners, tmp_path):

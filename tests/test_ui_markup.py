@@ -8,8 +8,11 @@ import pytest
 
 from explain.regions import RegionHeat
 from explain.schema import Heatmap, MapPart
+from models.credentials import Credentials
 from models.schema import LoadState, ModelSpec, ModelStatus, Prediction, Verdict
 from ui import markup
+from ui.credentials_markup import render_credentials
+from ui.text import say
 
 EVIL = "<img src=x onerror=alert(1)>\"'&${alert(2)}{{value}}`"
 FINE = ModelStatus(LoadState.BUNDLED, "tiny", weights_sha256="aa")
@@ -66,6 +69,7 @@ EVIL_PREDICTION = Prediction("one", EVIL, {EVIL: 1.0}, {EVIL: 1.0}, 0.1, replace
         markup.render_status(EVIL, 0.5),
         markup.render_status(EVIL, error=True),
         markup.render_facts("en", (EVIL, EVIL), EVIL, {EVIL: EVIL}),
+        render_credentials("en", Credentials("valid", EVIL, EVIL, True)),
         markup.render_unavailable("en", [(EVIL_SPECS["one"], EVIL_STATUS)]),
         markup.render_verdict("en", Verdict(EVIL, {EVIL: 1.0}, 1.0, (EVIL,), 0.1), [EVIL_PREDICTION] * 2, EVIL_SPECS),
         markup.render_rows("en", Verdict(EVIL, {EVIL: 1.0}, 1.0, (), 0.1), [EVIL_PREDICTION], EVIL_SPECS),
@@ -85,6 +89,18 @@ def test_hostile_text_stays_text(text):
     assert not [attrs for tag, attrs in read.tags if tag == "img" and not (attrs["src"] or "").startswith("data:")]
     assert "${" not in text
     assert "{{" not in text
+
+
+@pytest.mark.parametrize("language", ["en", "ko", "pl"])
+@pytest.mark.parametrize("signature", ["valid", "invalid", "unreadable", "elsewhere"])
+def test_credentials_say_their_state_and_a_warning_stands_out(language, signature):
+    shown = render_credentials(language, Credentials(signature, "Someone", "Camera 1", None))
+    assert say(language, f"credentials.{signature}") in Reader(shown).text
+    assert ("<strong>" in shown) == (signature == "invalid")
+    assert (say(language, "credentials.note") in Reader(shown).text) == (signature == "valid")
+    made = Reader(render_credentials(language, Credentials(signature, ai_generated=True)))
+    assert say(language, "credentials.ai") in made.text
+    assert say(language, "credentials.none") in Reader(render_credentials(language, None)).text
 
 
 def test_verdict_says_who_disagrees_and_by_how_much():

@@ -17,10 +17,12 @@ from explain.difference import DifferenceMap
 from explain.examination import Examination
 from explain.regions import heat_in_detections
 from explain.schema import Heatmap
+from models.credentials import read_credentials
 from models.imaging import SourceImage
 from models.loading import BASE_SUFFIX
 from models.schema import ModelSpec
 from ui import doubt_markup, faithfulness_markup, markup, markup_vlm, pictures
+from ui.credentials_markup import render_credentials
 from ui.faithfulness import find_faithfulness
 from ui.faithfulness_charts import draw_curves
 from ui.pictures import View
@@ -228,13 +230,14 @@ def describe_progress(language: str, specs: Specs, examination: Examination) -> 
 
 
 def describe_source(language: str, source: SourceImage | None) -> str:
-    """What is known of the chosen file."""
+    """What is known of the chosen file, and what its own signed history says."""
     if source is None:
         return markup.render_empty(say(language, "facts.empty"))
     size_kb = len(source.original) / 1000
     size = f"{size_kb / 1000:.1f} MB" if size_kb >= 1000 else f"{size_kb:.0f} kB"
     entries = (source.name, source.format, "{} × {} px".format(*source.size_wh), size, *source.notes)
-    return markup.render_facts(language, entries, source.sha256, source.exif)
+    facts = markup.render_facts(language, entries, source.sha256, source.exif)
+    return facts + render_credentials(language, read_credentials(source.original, source.format))
 
 
 def describe_nothing(language: str) -> str:

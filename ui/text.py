@@ -9,15 +9,15 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from ui import text_doubt, text_en, text_ko, text_pl, text_triage, text_trust, text_verify
+from ui import text_credentials, text_doubt, text_en, text_ko, text_pl, text_triage, text_trust, text_verify
 
 DEFAULT_LANGUAGE: Final = "en"
 LANGUAGES: Final = MappingProxyType({"en": "English", "ko": "한국어", "pl": "Polski"})
 TEXTS: Final = MappingProxyType(
     {
-        "en": text_en.WORDS | text_trust.EN | text_triage.EN | text_doubt.EN | text_verify.EN,
-        "ko": text_ko.WORDS | text_trust.KO | text_triage.KO | text_doubt.KO | text_verify.KO,
-        "pl": text_pl.WORDS | text_trust.PL | text_triage.PL | text_doubt.PL | text_verify.PL,
+        "en": text_en.WORDS | text_trust.EN | text_triage.EN | text_doubt.EN | text_verify.EN | text_credentials.EN,
+        "ko": text_ko.WORDS | text_trust.KO | text_triage.KO | text_doubt.KO | text_verify.KO | text_credentials.KO,
+        "pl": text_pl.WORDS | text_trust.PL | text_triage.PL | text_doubt.PL | text_verify.PL | text_credentials.PL,
     }
 )
 
