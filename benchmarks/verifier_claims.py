@@ -45,8 +45,8 @@ def caption_figures(verifier: Verifier, asked: Sequence[Asked], *, resamples: in
     truth = np.array([one.truth for one in asked])
     name = verifier.clip.spec.id
     figures: list[Figure] = []
-    for against in ("foreign", "replaced"):
-        chosen = np.array([one.kind in ("true", against) for one in asked])
+    for against in _SAID:
+        chosen = np.array([against == "false" or one.kind in ("true", against) for one in asked])
         shown = f"{name}, true captions against {_SAID[against]}"
         whole = np.array([one.signals.values["whole"] for one in asked])
         fused = _auroc(supports[chosen], truth[chosen])
@@ -201,7 +201,11 @@ def calibration_error(scores: Numbers, truth: Truths, bins: int = 10) -> float:
     return float(sum(part.mean() * abs(scores[part].mean() - truth[part].mean()) for part in parts))
 
 
-_SAID = {"foreign": "captions of other photographs", "replaced": "the same with one word replaced"}
+_SAID = {
+    "false": "all false ones, of both kinds",
+    "foreign": "captions of other photographs",
+    "replaced": "the same with one word replaced",
+}
 
 
 def _cross_fitted(verifier: Verifier, asked: Sequence[Asked]) -> tuple[Numbers, NDArray[np.str_]]:

@@ -65,6 +65,17 @@ def test_classes_are_balanced_and_unrelated_holds_look_alikes_of_all(pictures: l
     assert 0.3 < alike / unrelated.total() < 0.7
 
 
+def test_only_the_kinds_that_were_named_take_turns_and_half_of_each_is_unrelated(tmp_path: Path) -> None:
+    kinds = ("place", "things", "place")
+    drawn = [render_picture(7, number, 64, hard=True, kinds=kinds) for number in range(60)]
+    for turn, kind in enumerate(kinds):
+        own = drawn[turn :: len(kinds)]
+        assert [one.label == UNRELATED for one in own] == [False, True] * 10
+        assert {one.kind.split("/")[0] for one in own if one.label != UNRELATED} == {kind}
+    with pytest.raises(DataError, match="choose among chat, place, things"):
+        write_scenes(tmp_path / "none", 4, 7, kinds=("cat",))
+
+
 def test_a_hard_set_is_half_look_alikes_of_all_three_classes() -> None:
     drawn = [render_picture(7, number, 64, hard=True) for number in range(120)]
     unrelated = [picture for picture in drawn if picture.label == 0]

@@ -63,6 +63,7 @@ def _add_scenes(commands: Any) -> None:  # noqa: ANN401
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that draw")
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="side of the pictures")
     parser.add_argument("--hard", action="store_true", help="half unrelated look-alikes: to learn from, not to measure")
+    parser.add_argument("--kinds", nargs="+", default=(), metavar="KIND", help="only these take turns, half unrelated")
     parser.add_argument("--json", action="store_true", help="result as JSON")
     parser.set_defaults(run=_run_scenes)
 
@@ -116,6 +117,12 @@ def _run_scenes(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from training.scenes import write_scenes
 
     summary = write_scenes(
-        options.out, options.count, options.seed, workers=options.workers, size=options.size, hard=options.hard
+        options.out,
+        options.count,
+        options.seed,
+        workers=options.workers,
+        size=options.size,
+        hard=options.hard,
+        kinds=options.kinds,
     )
     return summary, f"{summary['pictures']} generated pictures {summary['labels']} in {options.out}"

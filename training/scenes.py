@@ -11,11 +11,12 @@ import json
 import logging
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -41,6 +42,7 @@ ORDINARY = 0.5  # of the unrelated pictures; the others look like one of the thr
 ORDINARY_HARD = 0.1  # the same in a hard set
 _TURNS = (UNRELATED, CHAT, PLACE, SUBSTANCE)
 _TURNS_HARD = (UNRELATED, CHAT, UNRELATED, PLACE, UNRELATED, SUBSTANCE)
+KINDS = MappingProxyType({"chat": CHAT, "place": PLACE, "things": SUBSTANCE})
 _DRAW: dict[int, Callable[[int, Random], Scene]] = {CHAT: draw_chat, PLACE: draw_place, SUBSTANCE: draw_things}
 
 
@@ -75,7 +77,9 @@ class Rendered:
     number: int
 
 
-def render_picture(seed: int, number: int, size: int = 256, *, hard: bool = False) -> Rendered:
+def render_picture(
+    seed: int, number: int, size: int = 256, *, hard: bool = False, kinds: Sequence[str] = ()
+) -> Rendered:
     """Draw and photograph one picture; classes take turns, so every four numbers hold one of each.
 
     Args:
@@ -84,11 +88,16 @@ def render_picture(seed: int, number: int, size: int = 256, *, hard: bool = Fals
         size: side in pixels.
         hard: half of the pictures are unrelated, and nearly all of these look like one of the three classes: more to
             learn from, and no set to measure on.
+        kinds: of ``KINDS``, which then take turns in this order; every other picture of each is unrelated.
     """
     random = Random(f"casework {seed} {number}")  # noqa: S311 - draws pictures, guards nothing
-    turns = _TURNS_HARD if hard else _TURNS
-    label = turns[number % len(turns)]
-    kind = random.choice(sorted(_DRAW)) if label == UNRELATED else label
+    if kinds:
+        kind = KINDS[kinds[number % len(kinds)]]
+        label = UNRELATED if number // len(kinds) % 2 else kind
+    else:
+        turns = _TURNS_HARD if hard else _TURNS
+        label = turns[number % len(turns)]
+        kind = random.choice(sorted(_DRAW)) if label == UNRELATED else label
     ordinary = label == UNRELATED and random.random() < (ORDINARY_HARD if hard else ORDINARY)
     draw = draw_ordinary if ordinary else _DRAW[kind]
     scene = draw(label, random)
@@ -117,7 +126,14 @@ def _find_box(inside: Any) -> tuple[int, int, int, int] | None:  # noqa: ANN401 
 
 
 def write_scenes(
-    out: Path, count: int, seed: int, *, workers: int = 1, size: int = 256, hard: bool = False
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    workers: int = 1,
+    size: int = 256,
+    hard: bool = False,
+    kinds: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write ``casework.parquet`` and, last, ``scenes.json`` into a folder.
 
@@ -128,6 +144,7 @@ def write_scenes(
         workers: processes that draw.
         size: side of the pictures in pixels, from 64 to 512.
         hard: as for ``render_picture``.
+        kinds: as for ``render_picture``.
 
     Returns:
         The content of ``scenes.json``.
@@ -137,6 +154,8 @@ def write_scenes(
     """
     if count < 1 or workers < 1:
         raise DataError(f"--count {count} and --workers {workers} must be at least 1.")
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise DataError(f"--kinds {' '.join(unknown)}: choose among {', '.join(KINDS)}.")
     if not SMALLEST_SIDE_PX <= size <= LARGEST_SIDE_PX:
         raise DataError(f"--size {size} is not between {SMALLEST_SIDE_PX} and {LARGEST_SIDE_PX} px.")
     target = out / "casework.parquet"
@@ -150,7 +169,7 @@ def write_scenes(
     schema, partial = _make_schema(), out / "casework.parquet.partial"
     try:
         with pq.ParquetWriter(partial, schema) as writer, tqdm(total=count, desc="scenes", unit="img") as bar:
-            for rows in _render_groups(seed, count, size, hard, workers):
+            for rows in _render_groups(seed, count, size, hard, tuple(kinds), workers):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 labels.update(LABEL_NAMES[row["label"]] for row in rows)
                 kinds.update(row["kind"] for row in rows)
@@ -165,6 +184,7 @@ def write_scenes(
         "pictures": count,
         "size_px": size,
         "hard": hard,
+        "turns": list(kinds),
         "label_names": list(LABEL_NAMES),
         "labels": dict(sorted(labels.items())),
         "kinds": dict(sorted(kinds.items())),
@@ -173,9 +193,11 @@ def write_scenes(
     return summary
 
 
-def _render_groups(seed: int, count: int, size: int, hard: bool, workers: int) -> Iterator[list[dict[str, Any]]]:
+def _render_groups(
+    seed: int, count: int, size: int, hard: bool, kinds: tuple[str, ...], workers: int
+) -> Iterator[list[dict[str, Any]]]:
     starts = range(0, count, ROWS_PER_GROUP)
-    tasks = [(seed, start, min(start + ROWS_PER_GROUP, count), size, hard) for start in starts]
+    tasks = [(seed, start, min(start + ROWS_PER_GROUP, count), size, hard, kinds) for start in starts]
     if workers == 1:
         yield from map(_render_rows, tasks)
         return
@@ -187,9 +209,9 @@ def _render_groups(seed: int, count: int, size: int, hard: bool, workers: int) -
         yield from pool.map(_render_rows, tasks)
 
 
-def _render_rows(task: tuple[int, int, int, int, bool]) -> list[dict[str, Any]]:
-    seed, start, stop, size, hard = task
-    return [_to_row(render_picture(seed, number, size, hard=hard)) for number in range(start, stop)]
+def _render_rows(task: tuple[int, int, int, int, bool, tuple[str, ...]]) -> list[dict[str, Any]]:
+    seed, start, stop, size, hard, kinds = task
+    return [_to_row(render_picture(seed, number, size, hard=hard, kinds=kinds)) for number in range(start, stop)]
 
 
 def _to_row(picture: Rendered) -> dict[str, Any]:
