@@ -120,7 +120,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def report(
-    name: str, figures: Sequence[Figure], options: argparse.Namespace, details: Mapping[str, Any] | None = None
+    name: str,
+    figures: Sequence[Figure],
+    options: argparse.Namespace,
+    details: Mapping[str, Any] | None = None,
+    *,
+    partial: bool = False,
 ) -> None:
     """Print the figures, and write them to ``benchmarks/results/NAME.json`` if asked.
 
@@ -129,13 +134,28 @@ def report(
         figures: the measured numbers.
         options: as ``arguments`` gave them.
         details: what JSON holds besides the figures.
+        partial: only some parts were measured; the saved figures of the others stay.
     """
     result = {"machine": machine(), "figures": [figure.to_json() for figure in figures], **(details or {})}
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     if options.save:
+        file = RESULTS / f"{name}.json"
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+        kept = json.loads(file.read_text(encoding="utf-8"))["figures"] if partial and file.exists() else []
+        saved = {**result, "figures": _merged(kept, result["figures"])}
+        file.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.stdout.write(text if options.json else _table(figures))
+
+
+def _merged(kept: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures measured anew in the places of those of the same name, further ones behind the last of these."""
+    new = {figure["name"]: figure for figure in measured}
+    places = [at for at, figure in enumerate(kept) if figure["name"] in new]
+    end = places[-1] + 1 if places else len(kept)
+    known = {figure["name"] for figure in kept}
+    added = [figure for figure in measured if figure["name"] not in known]
+    replaced = [new.get(figure["name"], figure) for figure in kept]
+    return [*replaced[:end], *added, *replaced[end:]]
 
 
 def _table(figures: Sequence[Figure]) -> str:

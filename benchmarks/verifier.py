@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cost": lambda: [_cost(verifier, photos[0].open())],
         "search": lambda: search_figures(verifier.clip, [photo.open() for photo in photos]),
     }
-    report("verifier", [figure for part in PARTS if part in options.only for figure in parts[part]()], options)
+    figures = [figure for part in PARTS if part in options.only for figure in parts[part]()]
+    report("verifier", figures, options, partial=set(options.only) != set(PARTS))
     return 0
 
 

@@ -64,6 +64,7 @@ def _describe_verdict(verdict: ClaimVerdict) -> Json:
         "thresholds": list(verdict.thresholds) if verdict.thresholds else None,
         "signals": dict(verdict.signals),
         "contributions": dict(verdict.contributions),
+        "doubts": dict(verdict.doubts),
         "region_xyxy": [float(edge) for edge in verdict.region_xyxy] if verdict.region_xyxy else None,
         "foils": [{"text": foil.text, "score": foil.score} for foil in verdict.foils],
         "evidence": [one.chunk.id for one in verdict.evidence],

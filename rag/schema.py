@@ -146,6 +146,7 @@ class ClaimVerdict:
         support: in [0, 1], calibrated: the share of claims with this score that are true.
         signals: name to measured value, each in its own unit; a signal that could not be measured is absent.
         contributions: name to what the signal added to the log-odds of ``support``.
+        doubts: name of a way of being false to its share of what speaks against the claim; empty without calibration.
         region_xyxy: the part of the picture that fits best, in its original pixels; None where none stands out.
         foils: counter-claims with their scores, the best fitting first.
         evidence: retrieved chunks that were used.
@@ -157,6 +158,7 @@ class ClaimVerdict:
     support: float
     signals: Mapping[str, float] = field(default_factory=dict)
     contributions: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, float] = field(default_factory=dict)
     region_xyxy: Box | None = None
     foils: tuple[Foil, ...] = ()
     evidence: tuple[Evidence, ...] = ()

@@ -207,6 +207,7 @@ class Verifier:
             self.fusion.verdict(support),
             support,
             contributions=self.fusion.contributions(signals.values),
+            doubts=self.fusion.doubts(signals.values),
             thresholds=(self.fusion.refuted_below, self.fusion.supported_from),
             **shown,  # type: ignore[arg-type]
         )

@@ -49,3 +49,20 @@ def test_the_result_is_printed_and_saved(tmp_path, monkeypatch, capsys, as_json)
         assert "speed" in printed
         assert "<= 1.5" in printed
         assert "NO" in printed.splitlines()[2]
+
+
+def test_a_part_measured_anew_leaves_the_saved_figures_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "RESULTS", tmp_path)
+    options = argparse.Namespace(json=False, save=True)
+
+    def measure(partial, **values):
+        report(
+            "toy", [Figure(name, value, None, "lower", "") for name, value in values.items()], options, partial=partial
+        )
+        saved = json.loads((tmp_path / "toy.json").read_text())["figures"]
+        return [(figure["name"], figure["value"]) for figure in saved]
+
+    assert measure(True, a=1, b=2, c=3) == [("a", 1), ("b", 2), ("c", 3)]
+    assert measure(True, b=4, d=5) == [("a", 1), ("b", 4), ("d", 5), ("c", 3)]
+    assert measure(True, e=6)[-1] == ("e", 6)
+    assert measure(False, a=7) == [("a", 7)]

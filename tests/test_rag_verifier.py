@@ -118,6 +118,7 @@ def test_a_verdict_carries_its_signals_and_what_each_of_them_added() -> None:
     assert verdict.support == pytest.approx(1 / (1 + math.exp(-2 * ROOT_HALF - 1)), abs=1e-6)
     assert verdict.verdict == "supported"
     assert verdict.thresholds == (0.4, 0.6)
+    assert verdict.doubts == {"made up": 1.0}
     shares = explain(verdict)
     assert [share.name for share in shares[:2]] == ["whole", "region"]
     assert {share.name for share in shares} == set(verdict.signals)

@@ -170,6 +170,11 @@ def test_a_claim_shows_foils_and_a_bar_for_each_signal() -> None:
     assert "None is refuted" in never
     assert "None is supported" in never
     assert shown.index("whole claim") < shown.index("number of objects")
+    assert "If the claim is false" not in shown
+    two = replace(one, doubts={"replaced": 0.2, EVIL: 0.8})
+    doubted = verify_markup.render_claim("en", two, striped("red", "blue"), "")
+    assert "80%; one word of it is wrong 20%." in doubted
+    assert "<img src=x" not in doubted
 
 
 def test_evidence_and_reliability_are_escaped() -> None:

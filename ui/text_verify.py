@@ -111,6 +111,9 @@ EN: Final = {
     "verify.signal.vqa": "a vision-language model, asked",
     "verify.signal.captions": "captions of similar pictures",
     "verify.signal.probe": "head trained for this kind of picture",
+    "verify.doubts": "If the claim is false, then most likely in this way: {ways}.",
+    "verify.doubt.foreign": "it belongs to another picture",
+    "verify.doubt.replaced": "one word of it is wrong",
 }
 
 KO: Final = {
@@ -220,6 +223,9 @@ KO: Final = {
     "verify.signal.vqa": "시각 언어 모델의 대답",
     "verify.signal.captions": "비슷한 그림의 설명",
     "verify.signal.probe": "이런 그림을 위해 학습한 머리",
+    "verify.doubts": "주장이 거짓이라면 가능성이 높은 이유: {ways}.",
+    "verify.doubt.foreign": "다른 그림에 대한 주장",
+    "verify.doubt.replaced": "단어 하나가 틀림",
 }
 
 PL: Final = {
@@ -329,4 +335,7 @@ PL: Final = {
     "verify.signal.vqa": "zapytany model wizyjno-językowy",
     "verify.signal.captions": "podpisy podobnych obrazów",
     "verify.signal.probe": "głowica uczona dla takich obrazów",
+    "verify.doubts": "Jeśli stwierdzenie jest fałszywe, to najpewniej tak: {ways}.",
+    "verify.doubt.foreign": "należy do innego obrazu",
+    "verify.doubt.replaced": "jedno słowo jest błędne",
 }

@@ -213,7 +213,16 @@ def _signals(language: str, verdict: ClaimVerdict) -> str:
     widest = max((abs(value) for value in verdict.contributions.values()), default=0.0)
     names = sorted(verdict.signals, key=lambda name: -abs(verdict.contributions.get(name, 0.0)))
     body = "".join(_signal(language, name, verdict, max(widest, _LEAST_BAR)) for name in names)
-    return _table(language, "signals", ("signal", "value", "contribution"), body)
+    return _table(language, "signals", ("signal", "value", "contribution"), body) + _doubts(language, verdict)
+
+
+def _doubts(language: str, verdict: ClaimVerdict) -> str:
+    """How the claim would be false, if it is; said only where the calibration knows more than one way."""
+    if len(verdict.doubts) < 2:
+        return ""
+    ways = sorted(verdict.doubts, key=lambda way: -verdict.doubts[way])
+    said = "; ".join(f"{say_or(language, f'verify.doubt.{way}', way)} {verdict.doubts[way]:.0%}" for way in ways)
+    return f'<p class="note">{escape(say(language, "verify.doubts", ways=said))}</p>'
 
 
 def _table(language: str, name: str, columns: Sequence[str], body: str) -> str:
