@@ -45,9 +45,9 @@ def caption_figures(verifier: Verifier, asked: Sequence[Asked], *, resamples: in
     truth = np.array([one.truth for one in asked])
     name = verifier.clip.spec.id
     figures: list[Figure] = []
-    for against in _SAID:
+    for against, said in _SAID.items():
         chosen = np.array([against == "false" or one.kind in ("true", against) for one in asked])
-        shown = f"{name}, true captions against {_SAID[against]}"
+        shown = f"{name}, true captions against {said}"
         whole = np.array([one.signals.values["whole"] for one in asked])
         fused = _auroc(supports[chosen], truth[chosen])
         alone = _auroc(whole[chosen], truth[chosen])
