@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from benchmarks.report import Figure, arguments, interleaved, median, report
 from explain.cam import explain_batch
 from explain.faithfulness import FaithfulnessSettings, badges_of, measure_maps
-from explain.faithfulness_lean import lean_forward
 from explain.faithfulness_probe import ModelProbe, make_probe
 from explain.targets import ClassLogit
+from models.lean import lean_network
 from models.loading import ModelLoader
 from models.registry import load_zoo
 from models.schema import LiveModel
@@ -51,7 +51,8 @@ def _figures(live: LiveModel) -> list[Figure]:
     target = ClassLogit(label, live.labels)
     heatmaps = explain_batch(live, [picture], methods=METHODS, targets=[target])[0].heatmaps
     inputs = live.prepare([picture])
-    forward = lean_forward(live, inputs)  # once per model, not per picture
+    network = lean_network(live, inputs)  # once per model, not per picture
+    forward = None if network is None else lambda given: network(**given)
     probe = make_probe(live, picture, target, forward=forward)
     if not isinstance(probe, ModelProbe) or len(heatmaps) != len(METHODS):
         raise TypeError("the picture gives not all five maps; choose another seed")

@@ -26,6 +26,7 @@ from models.doubt import Doubt, predict_assessed
 from models.ensemble import combine
 from models.errors import BadImageError, ExhibitError
 from models.imaging import SourceImage, read_image
+from models.lean import lean_classifier
 from models.loading import ModelLoader
 from models.registry import load_zoo
 from models.schema import LiveModel, Prediction
@@ -56,7 +57,7 @@ class ChunkScorer:
         self.loader = loader or ModelLoader(load_zoo(Path(job.zoo) if job.zoo else None), max_models=len(job.models))
         zoo = self.loader.zoo
         loaded = [self.loader.load(model_id) for model_id in job.models]
-        self.models = [live for live in loaded if not isinstance(live, Detector)]
+        self.models = [lean_classifier(live) for live in loaded if not isinstance(live, Detector)]
         if len(self.models) < len(loaded):
             raise ExhibitError("a detector gives no verdict; name classifiers or vision-language models.")
         self.accuracies = {spec.id: spec.accuracy for spec in zoo.specs.values()}

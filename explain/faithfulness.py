@@ -28,7 +28,6 @@ from explain.faithfulness_controls import (
     random_maps,
     smoothness_groups,
 )
-from explain.faithfulness_lean import lean_forward
 from explain.faithfulness_metrics import (
     Curve,
     average_drop,
@@ -42,6 +41,7 @@ from explain.faithfulness_schema import FaithfulnessSettings, MapFaithfulness
 from explain.faithfulness_variants import Variants
 from explain.schema import Heatmap
 from explain.targets import Target
+from models.lean import lean_network
 from models.schema import LiveModel
 
 __all__ = ["FaithfulnessMeter", "FaithfulnessSettings", "MapFaithfulness", "badges_of", "measure_maps"]
@@ -182,10 +182,16 @@ class FaithfulnessMeter:
         with self._guard:
             if live.module in self._lean:
                 return self._lean[live.module]
-        forward = lean_forward(live, live.prepare([image])) if live.spec.kind == "classifier" else None
+        network = lean_network(live, live.prepare([image])) if live.spec.kind == "classifier" else None
+        forward = None if network is None else _forward_of(network)
         with self._guard:
             self._lean[live.module] = forward
         return forward
+
+
+def _forward_of(network: nn.Module) -> Forward:
+    """The network as a probe calls it, without the model's lock: the copy is nobody else's."""
+    return lambda inputs: network(**inputs)
 
 
 def _key(live: LiveModel, heatmap: Heatmap, target: Target, settings: FaithfulnessSettings) -> tuple[object, ...]:

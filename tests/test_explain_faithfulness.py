@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from threading import RLock
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from explain.attribution import infidelity, max_sensitivity
 from explain.cam import explain_batch
 from explain.faithfulness import FaithfulnessMeter, FaithfulnessSettings, badges_of, measure_maps
-from explain.faithfulness_lean import lean_forward
 from explain.faithfulness_metrics import Curve
 from explain.faithfulness_probe import FunctionProbe, ModelProbe, Probability, make_probe, read_probability
 from explain.schema import Heatmap, MapPart
@@ -268,36 +264,6 @@ def test_vision_language_models_are_scored_by_their_margin(asked):
         assert ((one.insertion.scores > 0) & (one.insertion.scores < 1)).all()
         assert -0.5 <= one.road <= 0.5
         assert len(one.badge.random) == 2
-
-
-def test_the_lean_form_answers_the_same(tiny_loader):
-    live = tiny_loader.load("tiny-resnet")
-    before = {name: tensor.clone() for name, tensor in live.module.state_dict().items()}
-    inputs = live.prepare([picture(), picture(seed=6)])
-    lean = lean_forward(live, live.prepare([picture()]))
-    torch.testing.assert_close(lean(inputs).logits, live.forward(inputs).logits, rtol=1e-4, atol=1e-4)
-    assert all(torch.equal(before[name], tensor) for name, tensor in live.module.state_dict().items())
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in live.module.modules())
-    assert lean_forward(tiny_loader.load("tiny-vit"), inputs) is None
-
-
-class Twice(nn.Module):
-    """Reads its features again after the rectifier has had them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.normalisation, self.rectifier = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
-
-    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
-        features = self.normalisation(self.convolution(pixel_values))
-        return SimpleNamespace(logits=(self.rectifier(features) - features).mean((2, 3)))
-
-
-def test_a_network_that_a_lean_form_would_change_is_left_as_it_is():
-    network = Twice().eval()
-    live = SimpleNamespace(lock=RLock(), module=network, forward=lambda inputs: network(**inputs))
-    assert lean_forward(live, {"pixel_values": torch.randn(1, 3, 8, 8)}) is None
-    assert not network.rectifier.inplace
 
 
 def test_what_was_measured_is_remembered(live, monkeypatch):
