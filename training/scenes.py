@@ -165,14 +165,14 @@ def write_scenes(
         find_fonts(language)  # a missing font is said here, not by a worker
     out.mkdir(parents=True, exist_ok=True)
     labels: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
     schema, partial = _make_schema(), out / "casework.parquet.partial"
     try:
         with pq.ParquetWriter(partial, schema) as writer, tqdm(total=count, desc="scenes", unit="img") as bar:
             for rows in _render_groups(seed, count, size, hard, tuple(kinds), workers):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 labels.update(LABEL_NAMES[row["label"]] for row in rows)
-                kinds.update(row["kind"] for row in rows)
+                drawn.update(row["kind"] for row in rows)
                 bar.update(len(rows))
         partial.replace(target)
     finally:
@@ -187,7 +187,7 @@ def write_scenes(
         "turns": list(kinds),
         "label_names": list(LABEL_NAMES),
         "labels": dict(sorted(labels.items())),
-        "kinds": dict(sorted(kinds.items())),
+        "kinds": dict(sorted(drawn.items())),
     }
     (out / "scenes.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
