@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,7 +25,18 @@ from models.intervals import Estimate, Figures, Weights, estimate
 from models.loading import ModelLoader
 from models.schema import LiveModel
 
-__all__ = ["OWN", "SCORE", "Measured", "Row", "find_model", "find_winners", "measure", "measure_sets", "summarise"]
+__all__ = [
+    "OWN",
+    "SCORE",
+    "Measured",
+    "Row",
+    "find_model",
+    "find_winners",
+    "measure",
+    "measure_sets",
+    "read_rows",
+    "summarise",
+]
 
 Maps = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -114,6 +127,21 @@ class Row:
                 for name, parts in self.figures.items()
             }
         }
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The lines of a results file, their figures as rounded there; none where it is missing."""
+    if not file.exists():
+        return []
+    ends = ("value", "low", "high")
+    rows = []
+    for stored in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        figures: dict[str, dict[str, Estimate]] = {
+            name: {part: dict(zip(ends, numbers, strict=False)) for part, numbers in parts.items()}
+            for name, parts in stored["figures"].items()
+        }
+        rows.append(Row(**(stored | {"figures": figures})))
+    return rows
 
 
 def measure_sets(loader: ModelLoader, sets: Iterable[GroundTruth], most: int) -> tuple[list[Row], list[dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,18 @@ from PIL import Image
 
 from benchmarks import localisation_sheet
 from benchmarks.localisation import draw_table, make_figures
-from benchmarks.localisation_measure import METHODS, Row, find_winners, measure, measure_sets, shrink, summarise
+from benchmarks.localisation_measure import (
+    METHODS,
+    Row,
+    find_winners,
+    measure,
+    measure_sets,
+    read_rows,
+    shrink,
+    summarise,
+)
 from benchmarks.localisation_sets import SETS, Case, GroundTruth, _wrong_answer, boxed, chart_cases, scene_cases
+from benchmarks.report import RESULTS
 from explain.targets import default_target
 from models.errors import ExhibitError
 from models.loading import ModelLoader
@@ -85,6 +96,14 @@ def make_row(method: str, score: float, low: float, *, name: str = "one", kind: 
         "pointing": {"own": {**one, "value": score + 0.25}, "random": {**one, "value": 0.25}},
     }
     return Row(name, "m", kind, method, 20, 20, 20, 0, figures)
+
+
+def test_saved_lines_are_read_back_as_they_were(tmp_path):
+    file = RESULTS / "localisation.json"
+    rows = read_rows(file)
+    assert [row.to_json() for row in rows] == json.loads(file.read_text())["rows"]
+    assert len(make_figures(rows)) == len({(row.set, row.model) for row in rows})
+    assert read_rows(tmp_path / "none.json") == []
 
 
 def test_the_winner_looks_at_the_label_and_is_ahead_where_a_method_is_ahead_at_all():

@@ -72,7 +72,16 @@ def test_only_the_kinds_that_were_named_take_turns_and_half_of_each_is_unrelated
         own = drawn[turn :: len(kinds)]
         assert [one.label == UNRELATED for one in own] == [False, True] * 10
         assert {one.kind.split("/")[0] for one in own if one.label != UNRELATED} == {kind}
-    assert main([*"scenes --count 12 --seed 7 --size 64 --kinds place things".split(), "--out", str(tmp_path)]) == 0
+    assert (
+        main(
+            [
+                *["scenes", "--count", "12", "--seed", "7", "--size", "64", "--kinds", "place", "things"],
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     told = json.loads((tmp_path / "scenes.json").read_text())
     assert told["turns"] == ["place", "things"]
     assert told["labels"] == {"drug deal place": 3, "drug substance": 3, "unrelated": 6}
