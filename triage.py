@@ -14,12 +14,11 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -30,6 +29,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from bulk.claims import Statement, read_statements
+from bulk.cluster import Crew, map_numbers, open_ray
 from bulk.parts import PLAN, Job, part_path, write_plan
 from bulk.results import MODELS, Run
 from bulk.shortlist import SHORTLIST, By, Choice, Listed, make_shortlist, write_shortlist
@@ -41,11 +41,6 @@ from models.registry import Zoo, load_zoo
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-STORE_BYTES = 128 * 1024 * 1024
-"""Shared memory of a local Ray: only numbers of chunks pass through it."""
-MAX_BLOCKS = 20_000
-"""Pieces of work that Ray keeps account of; beyond, a piece has several chunks."""
 
 
 class ExplainPictures:
@@ -206,25 +201,26 @@ def _chosen(arguments: argparse.Namespace, zoo: Zoo) -> tuple[str, ...]:
 
 def _run(arguments: argparse.Namespace, job: Job, key: Ed25519PrivateKey | None) -> tuple[int, int]:
     out: Path = arguments.out
+    crew = Crew(arguments.address, arguments.workers, arguments.gpus)
     settings = {"inputs": arguments.images, "task": job.task, "models": list(job.models), "zoo": job.zoo}
     _keep_settings(out / "settings.json", settings)
     with ExitStack() as stack:
         if not (out / PLAN).exists():
-            _plan_beside_ray(arguments, stack)
+            _plan_beside_ray(arguments, crew, stack)
         run = Run(out)
         chunks = run.chunks
         left = [chunk for chunk in range(chunks) if not part_path(out, chunk).exists()]
         scored = sum(pq.ParquetFile(part_path(out, c)).metadata.num_rows for c in range(chunks) if c not in set(left))
         if left or arguments.explain:
-            stack.enter_context(_ray(arguments))
+            stack.enter_context(open_ray(crew))
         with tqdm(total=run.pictures, initial=scored, unit="image", desc="scoring", disable=None) as bar:
-            for counts in _map(ScoreChunks, left, job, arguments):
+            for counts in map_numbers(ScoreChunks, left, job, crew):
                 bar.update(int(counts["rows"]))
         listed = make_shortlist(run, job.choice or Choice())
         problems: dict[int, str] = {}
         if arguments.explain:
             with tqdm(total=len(listed), unit="image", desc="explaining", disable=None) as bar:
-                for found in _map(ExplainPictures, list(range(len(listed))), job, arguments):
+                for found in map_numbers(ExplainPictures, list(range(len(listed))), job, crew):
                     problems |= {int(found["number"]): str(found["problem"])} if found["problem"] else {}
                     bar.update()
     if arguments.explain:
@@ -232,7 +228,7 @@ def _run(arguments: argparse.Namespace, job: Job, key: Ed25519PrivateKey | None)
     return _finish(run, listed, settings, problems, key)
 
 
-def _plan_beside_ray(arguments: argparse.Namespace, stack: ExitStack) -> None:
+def _plan_beside_ray(arguments: argparse.Namespace, crew: Crew, stack: ExitStack) -> None:
     """List the pictures while Ray starts, which takes seconds and mostly waits.
 
     Ray has to start in the main thread: its processes end when the thread that started them does.
@@ -246,7 +242,7 @@ def _plan_beside_ray(arguments: argparse.Namespace, stack: ExitStack) -> None:
         wanted = _until(stopped, chain([first], items))
         planned = pool.submit(write_plan, wanted, arguments.out, arguments.chunk)
         try:
-            stack.enter_context(_ray(arguments))
+            stack.enter_context(open_ray(crew))
             planned.result()
         except BaseException:
             stopped.set()
@@ -271,66 +267,6 @@ def _keep_settings(file: Path, settings: dict[str, Any]) -> None:
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
         raise ExhibitError(f"{file.parent} was begun with other {', '.join(changed)}; give the same, or another --out.")
-
-
-@contextmanager
-def _ray(arguments: argparse.Namespace) -> Iterator[None]:
-    """A Ray for as long as this lasts: the cluster that was named, one that is there already, or one of our own."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("PYTHONPATH", str(Path(__file__).resolve().parent))
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
-    from ray.data import DataContext
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    started = not ray.is_initialized()
-    if started and arguments.address:
-        ray.init(address=arguments.address, **quiet)
-    elif started:
-        local: dict[str, Any] = {
-            "num_cpus": max(_cores(), arguments.workers or 1),
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-        }
-        ray.init(address="local", _node_ip_address="127.0.0.1", **local, **quiet)
-    DataContext.get_current().enable_progress_bars = False
-    # What a worker raised is told once, by whoever catches it; Ray would also write its traceback.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _map(worker: type, numbers: list[int], job: Job, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What workers say of each number as it is done; the numbers of one that dies are given to another."""
-    if not numbers:
-        return
-    import ray
-    from ray.data import ActorPoolStrategy
-
-    most = min(arguments.workers or _cores(), len(numbers))
-    least = most
-    if arguments.address:  # a cluster grows and shrinks
-        least, most = 1, min(arguments.workers or len(numbers), len(numbers))
-    try:
-        found = ray.data.from_items(numbers, override_num_blocks=min(len(numbers), MAX_BLOCKS)).map_batches(
-            worker,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            compute=ActorPoolStrategy(min_size=least, max_size=most),
-            num_cpus=1,
-            num_gpus=arguments.gpus or None,
-        )
-        yield from found.iter_rows()
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        raise cause if isinstance(cause, ExhibitError | OSError) else error from None
 
 
 def _finish(

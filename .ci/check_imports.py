@@ -23,7 +23,7 @@ ALLOWED = {
 # Library -> where it may stand.
 LIBRARY_HOMES = {
     "gradio": ("app.py", "ui/"),
-    "ray": ("triage.py",),
+    "ray": ("bulk/cluster.py",),
     "ultralytics": ("models/detector.py", "training/detector.py"),
     "captum": ("explain/attribution.py", "explain/attribution_maps.py"),
     "pytorch_grad_cam": ("explain/cam.py", "benchmarks/", "tests/"),

@@ -132,7 +132,7 @@ def _models_table() -> str:
 
 def _doubt_table() -> str:
     """How the bundled models are calibrated, and what they find strange."""
-    kinds = ("COCO photos", "charts", "other generators", "distorted faces")
+    kinds = ("COCO photos", "charts", "other generators", "distorted faces", "faces")
     rows = [
         f"| model | temperature | ECE raw, calibrated | false alarms | {' | '.join(kinds)} |",
         "|---" * (4 + len(kinds)) + "|",
@@ -140,7 +140,8 @@ def _doubt_table() -> str:
     for path in sorted((ROOT / "assets" / "bundled").glob("*/doubt.json")):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         figures = found["figures"]
-        cells = (f"{figures['outside'][kind]['auroc']:.3f}" for kind in kinds)
+        outside = figures["outside"]
+        cells = (f"{outside[kind]['auroc']:.3f}" if kind in outside else "" for kind in kinds)
         rows.append(
             f"| {path.parent.name} | {found['temperature']:.3f} | {figures['ece_raw']:.3f}, {figures['ece']:.3f} "
             f"| {figures['false_alarm_measured']:.1%} | {' | '.join(cells)} |"

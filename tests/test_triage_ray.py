@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import triage
+from bulk.cluster import STORE_BYTES
 from bulk.parts import part_path
 from explain.signing import verify_folder
 from tests.signing_keys import write_key
@@ -57,7 +58,7 @@ def cluster():
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        object_store_memory=triage.STORE_BYTES,
+        object_store_memory=STORE_BYTES,
     )
     yield
     ray.shutdown()
