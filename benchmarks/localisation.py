@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.localisation_measure import SCORE, Row, find_winners, measure_sets, read_rows
+from benchmarks.localisation_measure import SCORE, Row, find_winners, measure_sets, read_results
 from benchmarks.localisation_sets import SETS
 from benchmarks.report import RESULTS, Figure, add_options, report
 from explain.catalog import CATALOG
@@ -41,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     loader = ModelLoader(load_zoo(ZOO), offline=True, device="cpu")
     rows, missing = measure_sets(loader, [truth for truth in SETS if truth.name in options.only], options.pictures)
     if options.save:  # sets that were not asked for keep their lines
-        kept = [row for row in read_rows(RESULTS / "localisation.json") if row.set not in options.only]
-        rows = sorted([*kept, *rows], key=lambda row: names.index(row.set))
+        kept, lacking = read_results(RESULTS / "localisation.json")
+        rows += [row for row in kept if row.set not in options.only]
+        rows.sort(key=lambda row: names.index(row.set))
+        missing += [one for one in lacking if one["set"] not in options.only]
     taught = [row for row in rows if next(truth.taught for truth in SETS if truth.name == row.set)]
     details = {"rows": [row.to_json() for row in rows], "missing": missing, "winners": find_winners(taught)}
     report("localisation", make_figures(rows), options, details)

@@ -34,7 +34,7 @@ __all__ = [
     "find_winners",
     "measure",
     "measure_sets",
-    "read_rows",
+    "read_results",
     "summarise",
 ]
 
@@ -129,19 +129,20 @@ class Row:
         }
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The lines of a results file, their figures as rounded there; none where it is missing."""
+def read_results(file: Path) -> tuple[list[Row], list[dict[str, str]]]:
+    """The lines of a results file, their figures as rounded there, and what was not there; none where it is missing."""
     if not file.exists():
-        return []
+        return [], []
     ends = ("value", "low", "high")
     rows = []
-    for stored in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+    results = json.loads(file.read_text(encoding="utf-8"))
+    for stored in results["rows"]:
         figures: dict[str, dict[str, Estimate]] = {
             name: {part: dict(zip(ends, numbers, strict=False)) for part, numbers in parts.items()}
             for name, parts in stored["figures"].items()
         }
         rows.append(Row(**(stored | {"figures": figures})))
-    return rows
+    return rows, results["missing"]
 
 
 def measure_sets(loader: ModelLoader, sets: Iterable[GroundTruth], most: int) -> tuple[list[Row], list[dict[str, str]]]:

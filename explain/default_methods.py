@@ -29,8 +29,9 @@ class DefaultMethod:
 
 DEFAULTS: Mapping[str, DefaultMethod] = MappingProxyType(
     {
-        "classifier": DefaultMethod("eigengradcam", pointing=0.9245, chance=0.1547),
+        "classifier": DefaultMethod("eigengradcam", pointing=0.925, chance=0.155),
         "clip": DefaultMethod("gradcam", pointing=0.31, chance=0.146),
+        "vlm": DefaultMethod("hirescam", pointing=0.6392, chance=0.2557),
     }
 )
 """Kind of model (``ModelSpec.kind``) to its method."""

@@ -106,9 +106,9 @@ class Fusion(BaseModel):
         Against each way of being false that is its weight times its distance from the mean; of several ways the mean,
         each as likely as it is for this claim.
         """
+        doubts = self.doubts(values)
         return {
-            name: sum(share * self.falsehoods[way].weights[name] for way, share in self.doubts(values).items())
-            * distance
+            name: sum(share * self.falsehoods[way].weights[name] for way, share in doubts.items()) * distance
             for name, distance in self._distances(values).items()
         }
 

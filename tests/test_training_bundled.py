@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.registry import load_zoo, weights_folder
+from models.reports import read_pictures, read_report
 from training.answering import ask_labels
+from training.bundle import MOST_PICTURES
 from training.labelled import read_labelled
 from training.opening import open_model
+from training.scenes import render_picture
+from training.scenes_common import LABEL_NAMES
 
 ROOT = Path(__file__).parents[1]
+NEW_SCENES = 770_001  # a seed that nothing was trained or measured on
 FACES = ROOT.parent / "shared" / "data" / "deepfake_faces" / "validation.parquet"
 needs_faces = pytest.mark.skipif(not FACES.exists(), reason="the shared deepfake faces are not on this machine")
 
@@ -45,6 +52,36 @@ def test_the_bundled_base_is_near_chance_before_its_adapter() -> None:
     figures = json.loads((ROOT / "assets" / "bundled" / "paligemma" / "metrics.json").read_text())
     assert figures["validation"]["pictures"] == 1200
     assert 0.4 <= figures["validation"]["accuracy"] <= 0.6
+
+
+def test_the_casework_adapter_is_clearly_ahead_of_its_base() -> None:
+    figures = json.loads((ROOT / "assets" / "bundled" / "paligemma-casework" / "metrics.json").read_text())
+    after, before = figures["validation"], figures["before"]["validation"]
+    assert after["intervals"]["accuracy"][0] > before["intervals"]["accuracy"][1]
+    assert "It knows generated pictures only." in (
+        ROOT / "assets" / "bundled" / "paligemma-casework" / "README.md"
+    ).read_text().replace("\n", " ")
+
+
+def test_a_bundled_report_keeps_a_few_pictures_and_first_those_that_it_got_wrong() -> None:
+    reports = ROOT / "assets" / "bundled" / "paligemma-casework" / "reports"
+    wrong = {row.sha256 for row in read_report(reports / "validation" / "report.json").rows if not row.right}
+    kept = read_pictures(reports / "validation")
+    assert wrong < set(kept)
+    assert len(kept) == MOST_PICTURES
+    assert read_pictures(reports / "validation-before") == {}
+
+
+def test_the_casework_adapter_answers_as_its_figures_say() -> None:
+    stated = json.loads((ROOT / "assets" / "bundled" / "paligemma-casework" / "metrics.json").read_text())
+    expected = stated["validation"]["accuracy"]
+    assert expected >= 0.9
+    drawn = [render_picture(NEW_SCENES, number) for number in range(80)]
+    live = open_model("bundled-paligemma-casework")
+    images = [Image.open(io.BytesIO(one.jpeg)).convert("RGB") for one in drawn]
+    found = [one.label for one in live.predict(images)]
+    right = np.mean([LABEL_NAMES[one.label] == label for one, label in zip(drawn, found, strict=True)])
+    assert abs(right - expected) < 3 * (expected * (1 - expected) / len(drawn)) ** 0.5
 
 
 def test_bundled_weights_stay_small() -> None:

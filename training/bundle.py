@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from models.families import get_family
 from models.loading import BASE_SUFFIX
 from models.registry import load_zoo, weights_folder
-from models.reports import write_report
+from models.reports import Report, write_report
 from models.vlm import VisionLanguageModel
 from models.weights import ADAPTER, ADAPTER_CONFIG
 from training.cards import BEFORE, CardFacts, CardTexts, write_card
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAIN_SET = "validation"
 MOST_LOSSES = 200
+MOST_PICTURES = 150  # small ones beside a bundled model's report: some 11 kB each
 REPORTS = "reports"
 COMMAND = "python -m training bundle"
 
@@ -240,17 +241,25 @@ def measure_model(
         name: what the reports call it.
         sets: files to measure on, by name.
         reports: folder of the reports, one folder per set. Small pictures go there only of sets that were drawn by a
-            program: photographs are their owners' to publish.
-        suffix: of the folders' names.
+            program: photographs are their owners' to publish. The pages take a picture from whichever report has it.
+        suffix: of the folders' names; where there is one, the pictures lie beside the report without it.
     """
     figures: dict[str, Any] = {}
     for title, path in sets.items():
         measured, manner = read_measured([path]), Manner(name=name, command=COMMAND)
         answered = ask(opened, measured, manner)
         report = build_report(answered, describe(Wanted(name), opened, measured, manner))
-        write_report(report, reports / f"{title}{suffix}", answered.thumbnails if report.generated else {})
+        shown = _choose_pictures(report, answered.thumbnails) if report.generated and not suffix else {}
+        write_report(report, reports / f"{title}{suffix}", shown)
         figures[title] = summarise_report(report)
         groups = summarise_groups(report, measured.asked.extras) if isinstance(measured.asked, LabelledSet) else {}
         if groups:
             figures[title]["by"] = groups
     return figures
+
+
+def _choose_pictures(report: Report, thumbnails: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those worth showing: first what the model got wrong, then further ones."""
+    wrong_first = sorted(report.rows, key=lambda row: row.right)
+    wanted = dict.fromkeys(row.sha256 for row in wrong_first if row.sha256 in thumbnails)
+    return {digest: thumbnails[digest] for digest in list(wanted)[:MOST_PICTURES]}
