@@ -275,8 +275,8 @@ class ImageTextModel:
         parts = []
         for part in self.batches(images):
             inputs = self.prepare(part)
-            with self.lock, torch.no_grad():
-                parts.append(self.towers.encode_images(inputs["pixel_values"]))
+            with self.lock:
+                parts.append(self.towers.read_images(inputs["pixel_values"]))
         return _normalised(parts)
 
     def _encode_texts(self, texts: Sequence[str]) -> Vectors:

@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from models.errors import IncompatibleMethodError
 from models.framing import seen_box
+from models.lean import lean_module
 from models.schema import Box
 
 __all__ = ["HubTowers", "OpenClipTowers", "Towers"]
@@ -49,6 +50,9 @@ class Towers(Protocol):
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels (n, 3, height, width) to vectors (n, d), in the graph."""
 
+    def read_images(self, pixels: Tensor) -> Tensor:
+        """The same vectors up to rounding, without a graph, in the fastest way there is."""
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with the special ones, nothing cut off."""
 
@@ -78,6 +82,7 @@ class OpenClipTowers:
         self._settings = PreprocessCfg(**{"size": network.visual.image_size} | dict(preprocess))
         self._transform = image_transform_v2(self._settings, is_train=False)
         self.tokenizer = tokenizer
+        self._reader: Any = None  # of pictures, made when the first is read
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures to float32 (n, 3, height, width), on the CPU."""
@@ -110,6 +115,15 @@ class OpenClipTowers:
         """Pixels (n, 3, height, width) to vectors (n, d), in the graph."""
         network: Any = self.network
         return network.encode_image(pixels)
+
+    def read_images(self, pixels: Tensor) -> Tensor:
+        """The same vectors up to rounding, without a graph, in the fastest way there is."""
+        network: Any = self.network
+        if self._reader is None:
+            noise = torch.rand(1, *pixels.shape[1:], generator=torch.Generator().manual_seed(0)).to(pixels.device)
+            self._reader = lean_module(network.visual, lambda tower: tower(noise)) or network.visual
+        with torch.no_grad():
+            return self._reader(pixels)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with the special ones, nothing cut off."""
@@ -160,6 +174,11 @@ class HubTowers:
         """Pixels (n, 3, height, width) to vectors (n, d), in the graph."""
         network: Any = self.network
         return network.get_image_features(pixel_values=pixels).pooler_output
+
+    def read_images(self, pixels: Tensor) -> Tensor:
+        """The same vectors, without a graph."""
+        with torch.no_grad():
+            return self.encode_images(pixels)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text with the special ones, nothing cut off."""

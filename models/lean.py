@@ -8,6 +8,7 @@ time than its arithmetic. The answers stay the same up to rounding, which is che
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.classifier import ImageClassifier
 from models.novelty import read_features
 from models.schema import Inputs, LiveModel
 
-__all__ = ["lean_classifier", "lean_network"]
+__all__ = ["lean_classifier", "lean_module", "lean_network"]
 
 _ALIKE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that rounding explains; also of a feature."""
@@ -38,20 +39,33 @@ def lean_network(live: LiveModel, inputs: Inputs) -> nn.Module | None:
         The copy; ``None`` where there is nothing to gain (no batch normalisation, another device than a CPU) or where
         it would answer otherwise, as it would where a rectifier overwrites what is needed again.
     """
-    pixels = inputs["pixel_values"]
-    if pixels.device.type != "cpu" or not any(isinstance(part, nn.BatchNorm2d) for part in live.module.modules()):
+    with live.lock:
+        return lean_module(live.module, lambda network: network(**inputs).logits)
+
+
+def lean_module(module: nn.Module, answer: Callable[[nn.Module], Tensor]) -> nn.Module | None:
+    """A faster copy of a convolutional network on a processor, for passes without gradients.
+
+    Args:
+        module: the network. It is not changed; the copy has weights of its own.
+        answer: lets a network answer, to check the copy with.
+
+    Returns:
+        The copy; ``None`` as for ``lean_network``.
+    """
+    on_cpu = all(weight.device.type == "cpu" for weight in module.parameters())
+    if not on_cpu or not any(isinstance(part, nn.BatchNorm2d) for part in module.modules()):
         return None
-    with live.lock, torch.no_grad():
-        expected = live.forward(inputs).logits
-        network = copy.deepcopy(live.module).eval()
-        _fold(network, pixels)
-    for part in network.modules():
-        if isinstance(part, nn.ReLU):
-            part.inplace = True
-    # With weights laid out so, a convolution lays out what it makes so as well.
-    network = network.to(memory_format=torch.channels_last)
+    network = copy.deepcopy(module).eval()
     with torch.no_grad():
-        found = network(**inputs).logits
+        expected = answer(module)
+        _fold(network, answer)
+        for part in network.modules():
+            if isinstance(part, nn.ReLU | nn.ReLU6):
+                part.inplace = True
+        # With weights laid out so, a convolution lays out what it makes so as well.
+        network = network.to(memory_format=torch.channels_last)
+        found = answer(network)
     alike = bool((found - expected).abs().max() <= _ALIKE * expected.abs().max())
     return network if alike else None
 
@@ -76,7 +90,7 @@ def lean_classifier(live: LiveModel) -> LiveModel:
     return lighter if bool(np.abs(found - expected).max() <= _ALIKE) else live
 
 
-def _fold(network: nn.Module, pixels: Tensor) -> None:
+def _fold(network: nn.Module, answer: Callable[[nn.Module], Tensor]) -> None:
     """Folds each batch normalisation into the convolution whose output it was seen to take."""
     made_by: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []
@@ -96,7 +110,7 @@ def _fold(network: nn.Module, pixels: Tensor) -> None:
 
             handles.append(part.register_forward_pre_hook(taken))
     try:
-        network(pixel_values=pixels)
+        answer(network)
     finally:
         for handle in handles:
             handle.remove()
@@ -104,7 +118,8 @@ def _fold(network: nn.Module, pixels: Tensor) -> None:
         first, second = network.get_submodule(convolution), network.get_submodule(normalisation)
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
             _replace(network, convolution, fuse_conv_bn_eval(first, second))
-            _replace(network, normalisation, nn.Identity())
+            # timm's normalisations bring the function behind them along.
+            _replace(network, normalisation, getattr(second, "act", nn.Identity()))
 
 
 def _replace(network: nn.Module, name: str, part: nn.Module) -> None:

@@ -268,6 +268,21 @@ class VisionLanguageModel:
             if stopped or (cancel is not None and cancel.is_set()):
                 return
 
+    def write_each(
+        self, images: Sequence[Image.Image], questions: Sequence[str | None], *, max_new_tokens: int = 64
+    ) -> list[str]:
+        """The model's own words on each image and its question, many at a time; the same words as ``write`` gives.
+
+        Args:
+            images: n images, RGB.
+            questions: n questions, ``None`` for the model's own.
+            max_new_tokens: tokens at most, of each answer.
+        """
+        described = [""] * len(images) if self._style.describe is None else self.describe(images)
+        full = [self._full_question(text, question) for text, question in zip(described, questions, strict=True)]
+        inputs = self.core.encode(images, [self._prompt(question) for question in full])
+        return self._write_out(inputs, max_new_tokens, self._turn)
+
     def parse(self, text: str) -> str | None:
         """The label that free text means, by the answers and the entry's synonyms; ``None`` where it is ambiguous."""
         meanings = {label: (written, *self.spec.synonyms.get(label, ())) for written, label in self.answers.items()}
@@ -280,11 +295,8 @@ class VisionLanguageModel:
         """
         style = get_style("captioned")
         inputs = self.core.encode(images, [self._prompt(style.describe or "")] * len(images))
-        rows: list[list[int]] = [[] for _ in images]
-        for tokens in self._generate(inputs, style.max_new_tokens, lambda: self.core.using(None)):
-            for row, token in zip(rows, tokens, strict=True):
-                row.extend([] if token is None else [token])
-        return [" ".join(self.core.text(row).split()) for row in rows]
+        texts = self._write_out(inputs, style.max_new_tokens, lambda: self.core.using(None))
+        return [" ".join(text.split()) for text in texts]
 
     def questions(self, inputs: Inputs) -> tuple[str, ...]:
         """The full questions in prepared inputs, one per image."""
@@ -336,6 +348,13 @@ class VisionLanguageModel:
             max_new_tokens=budget,
             turn=turn,
         )
+
+    def _write_out(self, inputs: Inputs, budget: int, turn: Any) -> list[str]:  # noqa: ANN401
+        rows: list[list[int]] = [[] for _ in inputs["input_ids"]]
+        for tokens in self._generate(inputs, budget, turn):
+            for row, token in zip(rows, tokens, strict=True):
+                row.extend([] if token is None else [token])
+        return [cut_at(self.core.text(row), ())[0] for row in rows]
 
     def _turn(self) -> AbstractContextManager[None]:
         return self.core.using(self.adapter)

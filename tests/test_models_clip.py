@@ -136,8 +136,8 @@ def test_a_region_is_the_square_around_it(live):
 
 def test_regions_go_through_the_tower_together_and_each_only_once(live, monkeypatch):
     passes = []
-    encode = live.towers.encode_images
-    monkeypatch.setattr(live.towers, "encode_images", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    encode = live.towers.read_images
+    monkeypatch.setattr(live.towers, "read_images", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
     picture = Image.fromarray(np.random.default_rng(9).integers(0, 256, (90, 120, 3), dtype=np.uint8))
     boxes = [(left, top, left + 20, top + 20) for left in range(0, 100, 20) for top in (0, 20, 40, 60)]
     first = live.embed_regions(picture, boxes)
@@ -162,7 +162,7 @@ def test_squares_stay_in_the_picture_where_there_is_room():
 
 def test_a_picture_seen_before_costs_no_pass(live, monkeypatch):
     first = live.embed_images(PICTURES)
-    monkeypatch.setattr(live.towers, "encode_images", lambda _pixels: pytest.fail("encoded again"))
+    monkeypatch.setattr(live.towers, "read_images", lambda _pixels: pytest.fail("encoded again"))
     again = live.embed_images([PICTURES[1], PICTURES[1].copy()])
     np.testing.assert_array_equal(again, first[[1, 1]])
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from models.lean import lean_classifier, lean_network
+from models.lean import lean_classifier, lean_module, lean_network
+from models.loading import ModelLoader
 from models.novelty import read_features
+from models.registry import load_zoo
 
 
 def picture(seed: int = 5) -> Image.Image:
@@ -66,3 +69,26 @@ def test_what_has_no_faster_form_stays_itself(tiny_loader):
     assert lean_classifier(live) is live
     other = SimpleNamespace()
     assert lean_classifier(other) is other
+
+
+def test_a_normalisation_that_brings_its_function_along_keeps_it():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), BatchNormAct2d(4, act_layer=nn.ReLU6)).eval()
+    network[1].running_mean.normal_()
+    pixels = torch.randn(2, 3, 8, 8)
+    lean = lean_module(network, lambda one: one(pixels))
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in lean.modules())
+    torch.testing.assert_close(lean(pixels), network(pixels), rtol=1e-5, atol=1e-5)
+    assert float(lean(pixels).detach().min()) == 0
+
+
+def test_the_bundled_image_tower_is_read_through_its_lean_form():
+    live = ModelLoader(load_zoo(), offline=True, device="cpu").load("bundled-openclip")
+    pixels = live.prepare([picture(), picture(seed=6)])["pixel_values"]
+    expected = live.towers.encode_images(pixels.requires_grad_())
+    with torch.enable_grad():
+        read = live.towers.read_images(pixels)
+    assert expected.requires_grad
+    assert not read.requires_grad
+    torch.testing.assert_close(read, expected.detach(), rtol=1e-4, atol=1e-4)
+    assert any(isinstance(part, nn.BatchNorm2d) for part in live.module.visual.modules()), "heatmaps need the original"

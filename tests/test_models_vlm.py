@@ -299,6 +299,16 @@ def test_writing_equals_the_librarys_own_greedy_generation(ask, family):
     assert all(later.startswith(earlier.rstrip("�")) for earlier, later in pairwise(pieces))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("style", ["plain", "captioned"])
+def test_writing_many_answers_at_once_gives_the_words_of_each(ask, family, style):
+    live, images = ask(family).asking(style=style), pictures((90, 50), (40, 70), (64, 64))
+    questions = ["How many?", None, "Is there anything else to be seen in this picture of yours?"]
+    views = [live if one is None else live.asking(question=one) for one in questions]
+    alone = [["", *view.write(image, max_new_tokens=8)][-1] for view, image in zip(views, images, strict=True)]
+    assert live.write_each(images, questions, max_new_tokens=8) == alone
+
+
 def test_writing_stops_at_a_word_a_budget_and_a_wish(ask):
     live, (image,) = ask("llava_next"), pictures((90, 50))
     whole = list(live.write(image, max_new_tokens=10))[-1]

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +177,7 @@ def test_a_written_answer_without_a_label_is_wrong_and_kept(
 ) -> None:
     live = open_wanted(Wanted(str(adapter), **ASKED)).live
     written = iter(["It is fake.", "I cannot tell.", "0", "fake or real", "1"] + ["real"] * 6)
-    monkeypatch.setattr(type(live), "write", lambda self, image, **_: iter(["", next(written)]))
+    monkeypatch.setattr(type(live), "write_each", lambda self, images, questions, **_: [next(written) for _ in images])
     rows = ask_labels(live, read_labelled(noise_set), write=True).rows
     assert [row.predicted for row in rows[1:6]] == ["fake", NO_ANSWER, "fake", NO_ANSWER, "real"]
     assert [row.problem for row in rows[1:4]] == [None, NO_LABEL, None]
@@ -213,11 +213,13 @@ def test_questions_are_answered_in_the_models_own_words(
     wanted = Wanted(str(adapter), style="plain")
     asked: list[str] = []
 
-    def write(self: VisionLanguageModel, image: Image.Image, **_: object) -> Iterator[str]:
-        asked.append(self.question)
-        yield "12.5"
+    def write_each(
+        self: VisionLanguageModel, images: Sequence[Image.Image], questions: Sequence[str], **_: object
+    ) -> list[str]:
+        asked.extend(questions)
+        return ["12.5"] * len(images)
 
-    monkeypatch.setattr(VisionLanguageModel, "write", write)
+    monkeypatch.setattr(VisionLanguageModel, "write_each", write_each)
     report = evaluate(wanted, [question_set], tmp_path / "out", Manner(put="answer {question}"))
     assert asked == ["answer How many?", "answer Which is highest?"]
     assert report.kind == "answers"
@@ -239,8 +241,9 @@ def test_the_model_writes_what_it_writes_in_the_app(adapter: Path, question_set:
     live = open_wanted(Wanted(str(adapter))).live
     assert isinstance(live, VisionLanguageModel)
     image = Image.open(io.BytesIO(read_labelled_bytes(question_set)))
-    expected = [list(live.asking(question=one).write(image, max_new_tokens=4)) for one in ("How many?",)]
-    assert report.rows[0].answer == (expected[0][-1].strip() if expected[0] else "")
+    questions = ("How many?", "Which is highest?")
+    expected = [list(live.asking(question=one).write(image, max_new_tokens=4)) for one in questions]
+    assert [row.answer for row in report.rows[:2]] == [texts[-1].strip() if texts else "" for texts in expected]
 
 
 def read_labelled_bytes(path: Path) -> bytes:

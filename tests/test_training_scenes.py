@@ -22,7 +22,7 @@ from training.__main__ import main
 from training.errors import DataError
 from training.labelled import read_labelled
 from training.scenes import ROWS_PER_GROUP, Rendered, render_picture, write_scenes
-from training.scenes_common import LABEL_NAMES, UNRELATED, Sheet, change_one, find_fonts, load_font
+from training.scenes_common import LABEL_NAMES, PLACE, UNRELATED, Sheet, change_one, find_fonts, load_font
 from training.scenes_photo import take_photo
 from training.scenes_words import GOODS, LANGUAGES, Language, fill_line
 
@@ -85,8 +85,25 @@ def test_only_the_kinds_that_were_named_take_turns_and_half_of_each_is_unrelated
     told = json.loads((tmp_path / "scenes.json").read_text())
     assert told["turns"] == ["place", "things"]
     assert told["labels"] == {"drug deal place": 3, "drug substance": 3, "unrelated": 6}
-    with pytest.raises(DataError, match="choose among chat, place, things"):
+    with pytest.raises(DataError, match="choose among chat, place, things, crowd"):
         write_scenes(tmp_path / "none", 4, 7, kinds=("cat",))
+
+
+def test_crowded_places_hold_many_finds_beside_harmless_things_or_none() -> None:
+    drawn = [render_picture(7, number, 64, hard=True, kinds=("crowd",)) for number in range(24)]
+    found = [one for one in drawn if one.label == PLACE]
+    assert len(found) == 12
+    assert all(one.mask.any() for one in found)
+    counts = [len(one.box_labels) for one in found]
+    assert min(counts) >= 1
+    assert 3 < sum(counts) / len(counts) < 10
+    assert all(
+        label.split()[0] == "envelope" or "packet" in label or "bag" in label
+        for one in found
+        for label in one.box_labels
+    )
+    harmless = [one for one in drawn if one.label == UNRELATED]
+    assert not any(one.mask.any() for one in harmless if one.kind.startswith("crowd"))
 
 
 def test_a_hard_set_is_half_look_alikes_of_all_three_classes() -> None:

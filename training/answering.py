@@ -25,6 +25,7 @@ from training.labelled import LabelledSet
 from training.questions import QuestionSet
 
 BATCH = 32
+WRITTEN_AT_ONCE = 16  # answers; each keeps what it has read in memory
 THUMBNAIL_PX = 256
 NEW_TOKENS = 64
 
@@ -113,15 +114,18 @@ def ask_questions(
     thumbnails: dict[str, bytes] = {}
     answers: list[str | None] = []
     seen: list[_Seen] = []
-    shown, picture = -1, _Seen("", "", None)
-    for one in tqdm(questions.questions, desc="evaluating", unit="question", mininterval=1.0):
-        if one.picture != shown:  # questions about one picture mostly follow each other
-            shown = one.picture
-            picture = _look(questions.pictures[shown], f"{where} picture {shown}", thumbnails)
-        asked = model.asking(question=put.replace("{question}", one.text))
-        answers.append(_write(asked, picture.image, new_tokens) if picture.image else None)
-        seen.append(replace(picture, image=None))
-    scores = score_answers(answers, [one.answer for one in questions.questions])
+    everything = questions.questions
+    for start in tqdm(range(0, len(everything), BATCH), desc="evaluating", unit="batch", mininterval=1.0):
+        batch = everything[start : start + BATCH]
+        numbers = dict.fromkeys(one.picture for one in batch)  # many questions may be about one picture
+        looked = {
+            number: _look(questions.pictures[number], f"{where} picture {number}", thumbnails) for number in numbers
+        }
+        put_each = [(looked[one.picture].image, put.replace("{question}", one.text)) for one in batch]
+        written = iter(_write(model, [(image, text) for image, text in put_each if image], new_tokens))
+        answers += [next(written) if image else None for image, _ in put_each]
+        seen += [replace(looked[one.picture], image=None) for one in batch]
+    scores = score_answers(answers, [one.answer for one in everything])
     rows = tuple(
         Row(
             sha256=picture.digest,
@@ -133,7 +137,7 @@ def ask_questions(
             problem=picture.problem,
             scores=score,
         )
-        for one, picture, answer, score in zip(questions.questions, seen, answers, scores, strict=True)
+        for one, picture, answer, score in zip(everything, seen, answers, scores, strict=True)
     )
     return Answered((), rows, thumbnails)
 
@@ -149,17 +153,17 @@ def _score_labels(model: LiveModel, images: Sequence[Image.Image]) -> Said:
 
 def _write_labels(model: LiveModel, images: Sequence[Image.Image], new_tokens: int) -> Said:
     assert isinstance(model, VisionLanguageModel)  # noqa: S101 - checked by the caller
-    for image in images:
-        text = _write(model, image, new_tokens)
+    for text in _write(model, [(image, None) for image in images], new_tokens):
         yield text, model.parse(text), None
 
 
-def _write(model: VisionLanguageModel, image: Image.Image, new_tokens: int) -> str:
-    """All that the model writes; empty where it ends at once."""
-    text = ""
-    for text in model.write(image, max_new_tokens=new_tokens):  # noqa: B007 - the last one is the whole
-        pass
-    return text.strip()
+def _write(
+    model: VisionLanguageModel, asked: Sequence[tuple[Image.Image, str | None]], new_tokens: int
+) -> Iterator[str]:
+    """All that the model writes about each picture and question; empty where it ends at once."""
+    for start in range(0, len(asked), WRITTEN_AT_ONCE):
+        images, questions = zip(*asked[start : start + WRITTEN_AT_ONCE], strict=True)
+        yield from (text.strip() for text in model.write_each(images, questions, max_new_tokens=new_tokens))
 
 
 def _spell_labels(data_names: Sequence[str], model_labels: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import logging
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from training.scenes_chat import draw_chat
 from training.scenes_common import CHAT, LABEL_NAMES, PLACE, SUBSTANCE, UNRELATED, Pixels, Scene, find_fonts
 from training.scenes_ordinary import draw_ordinary
 from training.scenes_photo import take_photo
-from training.scenes_places import draw_place
+from training.scenes_places import draw_crowded, draw_place
 from training.scenes_things import draw_things
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,16 @@ ORDINARY = 0.5  # of the unrelated pictures; the others look like one of the thr
 ORDINARY_HARD = 0.1  # the same in a hard set
 _TURNS = (UNRELATED, CHAT, PLACE, SUBSTANCE)
 _TURNS_HARD = (UNRELATED, CHAT, UNRELATED, PLACE, UNRELATED, SUBSTANCE)
-KINDS = MappingProxyType({"chat": CHAT, "place": PLACE, "things": SUBSTANCE})
-_DRAW: dict[int, Callable[[int, Random], Scene]] = {CHAT: draw_chat, PLACE: draw_place, SUBSTANCE: draw_things}
+_Draw = Callable[[int, Random], Scene]
+_DRAW: dict[int, _Draw] = {CHAT: draw_chat, PLACE: draw_place, SUBSTANCE: draw_things}
+KINDS: Mapping[str, tuple[int, _Draw]] = MappingProxyType(
+    {
+        "chat": (CHAT, draw_chat),
+        "place": (PLACE, draw_place),
+        "things": (SUBSTANCE, draw_things),
+        "crowd": (PLACE, draw_crowded),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,14 @@ def render_picture(
     """
     random = Random(f"casework {seed} {number}")  # noqa: S311 - draws pictures, guards nothing
     if kinds:
-        kind = KINDS[kinds[number % len(kinds)]]
-        label = UNRELATED if number // len(kinds) % 2 else kind
+        label, draw = KINDS[kinds[number % len(kinds)]]
+        label = UNRELATED if number // len(kinds) % 2 else label
     else:
         turns = _TURNS_HARD if hard else _TURNS
         label = turns[number % len(turns)]
-        kind = random.choice(sorted(_DRAW)) if label == UNRELATED else label
-    ordinary = label == UNRELATED and random.random() < (ORDINARY_HARD if hard else ORDINARY)
-    draw = draw_ordinary if ordinary else _DRAW[kind]
+        draw = _DRAW[random.choice(sorted(_DRAW)) if label == UNRELATED else label]
+    if label == UNRELATED and random.random() < (ORDINARY_HARD if hard else ORDINARY):
+        draw = draw_ordinary
     scene = draw(label, random)
     photo = take_photo(scene.sheet, size, random)
     found = [(part, box) for part in range(1, len(scene.sheet.parts) + 1) if (box := _find_box(photo.ids == part))]

@@ -16,6 +16,8 @@ from training.scenes_common import PLACE, SHEET_PX, Scene, Sheet, change_one, tu
 from training.scenes_finds import HIDDEN_KINDS, draw_harmless, draw_hidden
 from training.scenes_sprites import draw_mark
 
+CROWD = (10, 20)  # things lying in a crowded place
+CROWD_WIDTHS_PX = (26, 110)  # on the sheet, from a find in a photo sent in a chat to one that is held up to the camera
 CLOSE_UPS = 0.8
 CLOSE_UP_SHARES = (0.42, 0.75)  # of the sheet's side
 
@@ -49,6 +51,41 @@ def draw_place(label: int, random: Random) -> Scene:
     ]
     article = "an" if what[0] in "aeiou" else "a"
     return Scene(sheet, label, f"place/{name}", f"A {name} {when} with {article} {what} {chosen.where}.", claims)
+
+
+def draw_crowded(label: int, random: Random) -> Scene:
+    """A place strewn with things of all sizes, where every picture teaches what ten of ``draw_place`` do.
+
+    To learn from only: nobody photographs such places.
+
+    Args:
+        label: ``PLACE`` if half of the things are hidden packets, ``UNRELATED`` if none is.
+        random: decides everything else.
+    """
+    name = random.choice(sorted(BACKDROPS))
+    sheet = Sheet()
+    spots = BACKDROPS[name](sheet, random, False)
+    _litter(sheet, random)
+    taken: list[tuple[float, float, float]] = []
+    for _ in range(random.randint(*CROWD)):
+        low, high = CROWD_WIDTHS_PX
+        width = low * (high / low) ** random.random()
+        x, y = (random.uniform(0.5 * width, SHEET_PX - 0.5 * width) for _ in range(2))
+        if any(np.hypot(x - a, y - b) < 0.75 * (width + other) for a, b, other in taken):
+            continue
+        hidden = label == PLACE and (not taken or random.random() < 0.5)
+        drawn = random.choice(spots).width  # in its usual size, and scaled as a photograph of it would be
+        sprite, what = (
+            draw_hidden(random.choice(HIDDEN_KINDS), drawn, random) if hidden else draw_harmless(drawn, random)
+        )
+        sprite = turn(sprite, random.uniform(-24, 24))
+        size = (max(1, round(side * width / drawn)) for side in sprite.size)
+        part = sheet.add_part(what) if hidden else 0
+        sheet.stamp(sprite.resize(tuple(size), Image.Resampling.BICUBIC), (x, y), part, shadow=0.5)
+        taken.append((x, y, width))
+    if random.random() < 0.4:
+        _darken(sheet, Spot("", (random.uniform(100, 412), random.uniform(100, 412)), 0), random)
+    return Scene(sheet, label, f"crowd/{name}", f"A {name} with many things lying in it.")
 
 
 def _come_closer(sheet: Sheet, spot: Spot, random: Random) -> None:
