@@ -41,6 +41,7 @@ from explain.faithfulness_schema import FaithfulnessSettings, MapFaithfulness
 from explain.faithfulness_variants import Variants
 from explain.schema import Heatmap
 from explain.targets import Target
+from models.clip import ImageTextModel
 from models.lean import lean_network
 from models.schema import LiveModel
 
@@ -179,6 +180,8 @@ class FaithfulnessMeter:
         return [known[key] for key in keys]
 
     def _forward(self, live: LiveModel, image: Image.Image) -> Forward | None:
+        if isinstance(live, ImageTextModel):
+            return live.score  # of what this view is asked about, through the one fast tower that all views share
         with self._guard:
             if live.module in self._lean:
                 return self._lean[live.module]

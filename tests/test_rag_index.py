@@ -129,12 +129,16 @@ def test_the_approximate_index_is_built_once_it_pays_and_finds_nearly_all(
 ) -> None:
     monkeypatch.setattr(index_module, "APPROXIMATE_FROM", 2000)
     monkeypatch.setattr(index_module, "_ROWS_A_CELL", 50)
-    made = Index.create(tmp_path, ORIGIN)
+    made = Index.create(tmp_path, Origin("tiny", "00", 64, "encoder", 3))
     random = np.random.default_rng(0)
+    centres = random.normal(size=(100, 64))  # as pictures of much the same lie together
+
+    def near() -> np.ndarray:
+        return unit(*(random.choice(centres) + 0.4 * random.normal(size=64)))
 
     def rows(start: int, count: int) -> list[Row]:
         numbers = range(start, start + count)
-        pictures = [row(f"{at}.jpg", "", picture=unit(*random.normal(size=4)), kind="image") for at in numbers]
+        pictures = [row(f"{at}.jpg", "", picture=near(), kind="image") for at in numbers]
         # Every second file is a text, which has no picture's vector.
         return [one for at in numbers for one in (pictures[at - start], row(f"{at}.txt", "x", sentence=unit(1, 0, at)))]
 
@@ -145,7 +149,8 @@ def test_the_approximate_index_is_built_once_it_pays_and_finds_nearly_all(
     made.optimise()
     assert ["picture"] in [each.columns for each in made._table.list_indices()]
     made.replace([], rows(2099, 50), known=False)  # not yet in the index, and found all the same
-    asked = [unit(*random.normal(size=4)) for _ in range(20)]
+    assert ["sentence"] not in [each.columns for each in made._table.list_indices()]  # 3 entries are no whole byte
+    asked = [near() for _ in range(20)]
     hits = [
         len({*ids(made.search_vector("picture", one, 10))} & {*ids(made.search_vector("picture", one, 10, exact=True))})
         for one in asked

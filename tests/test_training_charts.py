@@ -19,7 +19,7 @@ from PIL import Image
 from training.__main__ import main
 from training.chart_data import CHART_KINDS, ChartData, read_topics
 from training.chart_drawing import draw_chart
-from training.chart_questions import ChartQuestion
+from training.chart_questions import RISE, ChartQuestion
 from training.chart_style import draw_style
 from training.charts import Chart, make_chart, picture_seed, write_charts
 from training.errors import DataError
@@ -249,6 +249,22 @@ def test_command_writes_and_then_refuses(tmp_path: Path, capsys: pytest.CaptureF
     assert summary["pictures"] == sum(summary["chart_kinds"].values()) == 2
     assert main(command) == 2
     assert "holds charts already" in capsys.readouterr().err
+
+
+def test_only_what_was_named_is_asked_and_charts_it_does_not_fit_are_left_out(tmp_path: Path) -> None:
+    summary = write_charts(tmp_path / "set", 24, seed=5, questions=3, ask=["rise"])
+    rows = pq.read_table(tmp_path / "set" / "charts.parquet").to_pylist()
+    assert 0 < summary["pictures"] < 24
+    assert summary["asked"] == ["rise"]
+    assert len(rows) == summary["pictures"]
+    assert {(row["chart_kind"], row["question"]) for row in rows} == {("line", RISE)}
+    shown = make_chart(picture_seed(5, 0), questions=2, ask=["shown"])
+    assert all(question.text.startswith("How many") for question in shown.questions)
+    assert {int(question.answer) for question in shown.questions} <= {
+        *(len(shown.data.names), len(shown.data.series), len(shown.data.marks))
+    }
+    with pytest.raises(DataError, match="choose among value, extremum"):
+        write_charts(tmp_path / "other", 1, seed=5, ask=["colour"])
 
 
 def test_unfinished_charts_are_made_again(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_only_the_kinds_that_were_named_take_turns_and_half_of_each_is_unrelated
     told = json.loads((tmp_path / "scenes.json").read_text())
     assert told["turns"] == ["place", "things"]
     assert told["labels"] == {"drug deal place": 3, "drug substance": 3, "unrelated": 6}
-    with pytest.raises(DataError, match="choose among chat, place, things, crowd"):
+    with pytest.raises(DataError, match="choose among chat, place, things, crowd, album"):
         write_scenes(tmp_path / "none", 4, 7, kinds=("cat",))
 
 
@@ -104,6 +104,16 @@ def test_crowded_places_hold_many_finds_beside_harmless_things_or_none() -> None
     )
     harmless = [one for one in drawn if one.label == UNRELATED]
     assert not any(one.mask.any() for one in harmless if one.kind.startswith("crowd"))
+
+
+def test_albums_show_several_photos_of_one_class() -> None:
+    drawn = [render_picture(7, number, 64, hard=True, kinds=("album",)) for number in range(24)]
+    found = [one for one in drawn if one.label != UNRELATED]
+    photos = [one.box_labels.count("deal photo") for one in found]
+    assert len(found) == 12
+    assert max(photos) >= 2
+    assert min(photos) >= 1
+    assert not any("deal photo" in one.box_labels for one in drawn if one.label == UNRELATED)
 
 
 def test_a_hard_set_is_half_look_alikes_of_all_three_classes() -> None:

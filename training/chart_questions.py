@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
+from types import MappingProxyType
 from typing import Literal
 
 from training.chart_data import ChartData, Mark
@@ -33,17 +34,18 @@ class ChartQuestion:
     marks: tuple[Mark, ...]
 
 
-def ask_questions(random: Random, data: ChartData, count: int) -> tuple[ChartQuestion, ...]:
+def ask_questions(random: Random, data: ChartData, count: int, only: Sequence[str] = ()) -> tuple[ChartQuestion, ...]:
     """Up to ``count`` different questions, the kinds drawn evenly among those that fit the chart.
 
     Args:
         random: the only source of chance.
         data: what the chart shows.
         count: how many are wanted; a small chart may give fewer.
+        only: of ``ASKERS``, if not all.
     """
-    askers = _askers(data)
+    askers = _askers(data, only or _USUAL)
     asked: dict[str, ChartQuestion] = {}
-    for _ in range(TRIES * count):
+    for _ in range(TRIES * count if askers else 0):
         question = random.choice(askers)(random, data)
         if question is not None:
             # The title is asked for once; it is the same in other words.
@@ -62,16 +64,16 @@ def write_number(value: Decimal) -> str:
 Asker = Callable[[Random, ChartData], ChartQuestion | None]
 
 
-def _askers(data: ChartData) -> tuple[Asker, ...]:
-    askers: list[Asker] = [_ask_extremum, _ask_count, _ask_yes_no]
+def _askers(data: ChartData, only: Sequence[str]) -> tuple[Asker, ...]:
+    fitting = ["extremum", "count", "yes-no"]
     # The size of a slice that carries no figure cannot be read exactly.
     if data.kind != "pie" or data.annotated:
-        askers += [_ask_value, _ask_difference]
+        fitting += ["value", "difference"]
     if data.kind == "line":
-        askers += [_ask_trend, _ask_rise]
+        fitting += ["trend", "rise"]
     if data.title:
-        askers.append(_ask_title)
-    return tuple(askers)
+        fitting.append("title")
+    return tuple(ASKERS[name] for name in (*fitting, "shown") if name in only)
 
 
 def _ask_value(random: Random, data: ChartData) -> ChartQuestion:
@@ -124,15 +126,7 @@ def _ask_count(random: Random, data: ChartData) -> ChartQuestion | None:
     """How many names, lines or groups there are, or how many lie above or below a gridline."""
     many = data.of[1]
     if data.kind == "pie" or random.random() < 0.3:
-        texts = [(f"How many {many} are shown?", len(data.names))]
-        if data.kind == "line":
-            texts.append(("How many lines does the chart have?", len(data.series)))
-        elif data.kind == "pie":
-            texts.append(("How many slices does the pie have?", len(data.names)))
-        else:
-            texts.append(("How many bars are there in the chart?", len(data.marks)))
-        text, number = random.choice(texts)
-        return ChartQuestion("count", text, str(number), data.marks)
+        return _ask_shown(random, data)
     series = random.randrange(len(data.series))
     threshold = _draw_threshold(random, data, data.values[series])
     if threshold is None:
@@ -143,6 +137,19 @@ def _ask_count(random: Random, data: ChartData) -> ChartQuestion | None:
     word = random.choice(("above", "greater than") if above else ("below", "less than"))
     text = f"How many {many} have a value {word} {write_number(threshold)}{of}?"
     return ChartQuestion("count", text, str(len(marks)), marks)
+
+
+def _ask_shown(random: Random, data: ChartData) -> ChartQuestion:
+    """How many names, lines, slices or bars there are."""
+    texts = [(f"How many {data.of[1]} are shown?", len(data.names))]
+    if data.kind == "line":
+        texts.append(("How many lines does the chart have?", len(data.series)))
+    elif data.kind == "pie":
+        texts.append(("How many slices does the pie have?", len(data.names)))
+    else:
+        texts.append(("How many bars are there in the chart?", len(data.marks)))
+    text, number = random.choice(texts)
+    return ChartQuestion("count", text, str(number), data.marks)
 
 
 def _draw_threshold(random: Random, data: ChartData, row: tuple[Decimal, ...]) -> Decimal | None:
@@ -201,3 +208,20 @@ def _ask_title(random: Random, data: ChartData) -> ChartQuestion:
         ("What is the title of the chart?", "How is the chart titled?", "What is written above the chart as its title?")
     )
     return ChartQuestion("title", text, data.title, ())
+
+
+ASKERS: Mapping[str, Asker] = MappingProxyType(
+    {
+        "value": _ask_value,
+        "extremum": _ask_extremum,
+        "difference": _ask_difference,
+        "count": _ask_count,
+        "shown": _ask_shown,
+        "trend": _ask_trend,
+        "rise": _ask_rise,
+        "yes-no": _ask_yes_no,
+        "title": _ask_title,
+    }
+)
+"""What may be asked: ``shown`` is of ``count`` what shows without reading, ``rise`` of ``trend``."""
+_USUAL = tuple(name for name in ASKERS if name != "shown")

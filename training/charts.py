@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from training.chart_data import CHART_KINDS, ChartData, draw_data
 from training.chart_drawing import Box, Drawing, draw_chart
-from training.chart_questions import ChartQuestion, ask_questions
+from training.chart_questions import ASKERS, ChartQuestion, ask_questions
 from training.chart_style import draw_style
 from training.errors import DataError
 
@@ -62,12 +62,13 @@ class Chart:
         return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def make_chart(seed: int, questions: int = 6) -> Chart:
+def make_chart(seed: int, questions: int = 6, ask: Sequence[str] = ()) -> Chart:
     """Make one chart.
 
     Args:
         seed: of this picture.
         questions: at most so many about it.
+        ask: only these questions, of ``ASKERS``.
 
     Returns:
         The same chart for the same arguments.
@@ -78,7 +79,7 @@ def make_chart(seed: int, questions: int = 6) -> Chart:
         looks = (draw_chart(data, draw_style(random, data)) for _ in range(LOOKS_TRIED))
         drawing = next((look for look in looks if look is not None), None)
         if drawing is not None:
-            return Chart(seed, data, drawing, ask_questions(random, data, questions))
+            return Chart(seed, data, drawing, ask_questions(random, data, questions, ask))
 
 
 def picture_seed(seed: int, index: int) -> int:
@@ -87,9 +88,12 @@ def picture_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_rows(seed: int, questions: int, index: int) -> list[dict[str, Any]]:
+def make_rows(seed: int, questions: int, ask: Sequence[str], index: int) -> list[dict[str, Any]]:
     """The rows of one picture of a set, one per question, as the parquet file holds them."""
-    chart = make_chart(picture_seed(seed, index), questions)
+    own = picture_seed(seed, index)
+    if ask and not ask_questions(Random(own), draw_data(Random(own)), 1, ask):  # noqa: S311 - draws, guards nothing
+        return []  # before it is drawn, which is what takes time
+    chart = make_chart(own, questions, ask)
     image = {"bytes": chart.drawing.png, "path": f"{index:07d}.png"}
     return [
         {
@@ -105,7 +109,9 @@ def make_rows(seed: int, questions: int, index: int) -> list[dict[str, Any]]:
     ]
 
 
-def write_charts(out: Path, count: int, seed: int, *, questions: int = 6, workers: int = 1) -> dict[str, Any]:
+def write_charts(
+    out: Path, count: int, seed: int, *, questions: int = 6, ask: Sequence[str] = (), workers: int = 1
+) -> dict[str, Any]:
     """Write ``charts.parquet`` and, last, ``charts.json`` into a folder.
 
     Args:
@@ -113,6 +119,7 @@ def write_charts(out: Path, count: int, seed: int, *, questions: int = 6, worker
         count: how many pictures.
         seed: the same seed and count give the same file, whatever the number of workers.
         questions: at most so many about each picture.
+        ask: only these questions, of ``ASKERS``; a chart that none of them fits is left out, so there are fewer.
         workers: processes.
 
     Returns:
@@ -123,21 +130,24 @@ def write_charts(out: Path, count: int, seed: int, *, questions: int = 6, worker
     """
     if min(count, questions, workers) < 1:
         raise DataError("--count, --questions and --workers must be at least 1.")
+    if unknown := sorted(set(ask) - set(ASKERS)):
+        raise DataError(f"--ask {' '.join(unknown)}: choose among {', '.join(ASKERS)}.")
     if (out / "charts.json").exists():
         raise DataError(f"{out}: holds charts already; give another --out or remove it.")
     out.mkdir(parents=True, exist_ok=True)
     unfinished = out / "charts.parquet.partial"
     pictures, asked, answers = Counter[str](), Counter[str](), Counter[str]()
     with pq.ParquetWriter(unfinished, _schema(), dictionary_pagesize_limit=LARGEST_DICTIONARY) as writer:
-        rows = _count_rows(_make_all(seed, questions, count, workers), pictures, asked, answers)
+        rows = _count_rows(_make_all(seed, questions, ask, count, workers), pictures, asked, answers)
         while group := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(group, schema=_schema()))
     unfinished.rename(out / "charts.parquet")
     summary = {
         "schema_version": 1,
         "seed": seed,
-        "pictures": count,
+        "pictures": pictures.total(),
         "questions": asked.total(),
+        "asked": list(ask),
         "chart_kinds": {kind: pictures[kind] for kind in CHART_KINDS},
         "question_kinds": dict(sorted(asked.items())),
         "yes": answers["yes"],
@@ -148,9 +158,11 @@ def write_charts(out: Path, count: int, seed: int, *, questions: int = 6, worker
     return summary
 
 
-def _make_all(seed: int, questions: int, count: int, workers: int) -> Iterator[Sequence[dict[str, Any]]]:
+def _make_all(
+    seed: int, questions: int, ask: Sequence[str], count: int, workers: int
+) -> Iterator[Sequence[dict[str, Any]]]:
     """The rows of every picture, in order."""
-    make = partial(make_rows, seed, questions)
+    make = partial(make_rows, seed, questions, tuple(ask))
     progress = partial(tqdm, total=count, desc="drawing", unit="chart", mininterval=1.0)
     if workers == 1:
         yield from progress(map(make, range(count)))

@@ -18,6 +18,7 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
     parser.add_argument("--count", type=int, required=True, help="pictures")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other charts, for a held-out set")
     parser.add_argument("--questions", type=int, default=6, help="at most so many per picture")
+    parser.add_argument("--ask", nargs="+", default=(), metavar="WHAT", help="only these questions, such as rise shown")
     parser.add_argument("--workers", type=int, default=1, help="processes; the file does not depend on it")
     parser.add_argument("--json", action="store_true", help="result as JSON")
     parser.set_defaults(run=_run)
@@ -27,7 +28,12 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from training.charts import write_charts
 
     summary = write_charts(
-        options.out, options.count, options.seed, questions=options.questions, workers=options.workers
+        options.out,
+        options.count,
+        options.seed,
+        questions=options.questions,
+        ask=options.ask,
+        workers=options.workers,
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in summary["chart_kinds"].items())
     asked = ", ".join(f"{count} {kind}" for kind, count in summary["question_kinds"].items())

@@ -95,11 +95,22 @@ def draw_chat(label: int, random: Random) -> Scene:
         label: ``CHAT`` for a drug deal, ``UNRELATED`` for harmless talk.
         random: decides everything else.
     """
+    return _draw_chat(label, random, album=False)
+
+
+def draw_album(label: int, random: Random) -> Scene:
+    """A messenger with two or three photos before the words, as far as they fit: to learn from what is sent."""
+    return _draw_chat(label, random, album=True)
+
+
+def _draw_chat(label: int, random: Random, *, album: bool) -> Scene:
     code = random.choice(sorted(LANGUAGES))
     language, look = LANGUAGES[code], _vary_look(random.choice(_LOOKS), random)
     on_phone = random.random() < 0.4
     messages = _choose_messages(label, language, random)
-    if random.random() < WITH_PHOTO:
+    if album:
+        messages = [*(_send_photo(label, random) for _ in range(random.choice((2, 2, 3)))), *messages]
+    elif random.random() < WITH_PHOTO:
         messages.insert(random.randrange(2), _send_photo(label, random))
     screen = _Screen(code, look, random.randint(380, 440) if on_phone else SHEET_PX, random)
     shown = screen.fill(messages)
