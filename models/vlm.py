@@ -278,10 +278,15 @@ class VisionLanguageModel:
             questions: n questions, ``None`` for the model's own.
             max_new_tokens: tokens at most, of each answer.
         """
-        described = [""] * len(images) if self._style.describe is None else self.describe(images)
-        full = [self._full_question(text, question) for text, question in zip(described, questions, strict=True)]
-        inputs = self.core.encode(images, [self._prompt(question) for question in full])
-        return self._write_out(inputs, max_new_tokens, self._turn)
+        written: list[str] = []
+        for start in range(0, len(images), 2 * _BATCH):
+            part = slice(start, start + 2 * _BATCH)
+            shown, asked = images[part], questions[part]
+            described = [""] * len(shown) if self._style.describe is None else self.describe(shown)
+            full = [self._full_question(text, question) for text, question in zip(described, asked, strict=True)]
+            inputs = self.core.encode(shown, [self._prompt(question) for question in full])
+            written += self._write_out(inputs, max_new_tokens, self._turn)
+        return written
 
     def parse(self, text: str) -> str | None:
         """The label that free text means, by the answers and the entry's synonyms; ``None`` where it is ambiguous."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import peft
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,7 +29,7 @@ from training.language_recipe import LanguageRecipe, QuestionSource, read_langua
 from training.language_trainer import TRAINED, LanguageTrainer
 from training.looking import ResizedViews, SeenViews, choose_way, looking, resize_once
 from training.pupil import build_pupil
-from training.questions import QuestionSet, read_questions
+from training.questions import read_questions
 from training.recipe import AugmentRecipe
 from training.small_paligemma import train_tokenizer
 from training.trainer import make_arguments
@@ -255,26 +254,6 @@ def test_resized_pictures_are_changed_in_training_only(base: Path, data: Path) -
     assert not torch.allclose(first, plain([1]))
     assert not torch.allclose(other - plain([2]), first - plain([1]))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_an_adapter_goes_on_from_another_one(base: Path, data: Path, tmp_path: Path) -> None:
-    finetune_language(_adapter(base, tmp_path / "r.yaml"), data, tmp_path / "first", progress=False)
-    start = {"adapter.start": str(tmp_path / "first")}
-    first, further = (
-        build_pupil(_adapter(base, tmp_path / f"{name}.yaml", changes), QuestionSet((), ())).network
-        for name, changes in (("new", {}), ("on", start))
-    )
-    wanted = load_file(tmp_path / "first" / "adapter_model.safetensors")
-    states = [peft.get_peft_model_state_dict(network) for network in (first, further)]
-    assert all(torch.equal(states[1][name], tensor) for name, tensor in wanted.items())
-    assert not all(torch.equal(states[0][name], tensor) for name, tensor in wanted.items())
-    for changes, message in (
-        ({"adapter.start": str(tmp_path / "none")}, r"adapter\.start"),
-        (start | {"adapter.targets": TOWER}, "adapts other layers"),
-        (start | {"adapter.rank": 2}, "size mismatch"),
-    ):
-        with pytest.raises(RecipeError, match=message):
-            build_pupil(_adapter(base, tmp_path / "w.yaml", changes), QuestionSet((), ()))
 
 
 def test_an_adapter_reaches_into_the_tower(base: Path, data: Path, tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from training.labelled import LabelledSet
 from training.questions import QuestionSet
 
 BATCH = 32
-WRITTEN_AT_ONCE = 16  # answers; each keeps what it has read in memory
 THUMBNAIL_PX = 256
 NEW_TOKENS = 64
 
@@ -121,9 +120,10 @@ def ask_questions(
         looked = {
             number: _look(questions.pictures[number], f"{where} picture {number}", thumbnails) for number in numbers
         }
-        put_each = [(looked[one.picture].image, put.replace("{question}", one.text)) for one in batch]
-        written = iter(_write(model, [(image, text) for image, text in put_each if image], new_tokens))
-        answers += [next(written) if image else None for image, _ in put_each]
+        readable = [(image, one) for one in batch if (image := looked[one.picture].image)]
+        asked = [put.replace("{question}", one.text) for _, one in readable]
+        written = iter(model.write_each([image for image, _ in readable], asked, max_new_tokens=new_tokens))
+        answers += [next(written).strip() if looked[one.picture].image else None for one in batch]
         seen += [replace(looked[one.picture], image=None) for one in batch]
     scores = score_answers(answers, [one.answer for one in everything])
     rows = tuple(
@@ -153,17 +153,8 @@ def _score_labels(model: LiveModel, images: Sequence[Image.Image]) -> Said:
 
 def _write_labels(model: LiveModel, images: Sequence[Image.Image], new_tokens: int) -> Said:
     assert isinstance(model, VisionLanguageModel)  # noqa: S101 - checked by the caller
-    for text in _write(model, [(image, None) for image in images], new_tokens):
+    for text in map(str.strip, model.write_each(images, [None] * len(images), max_new_tokens=new_tokens)):
         yield text, model.parse(text), None
-
-
-def _write(
-    model: VisionLanguageModel, asked: Sequence[tuple[Image.Image, str | None]], new_tokens: int
-) -> Iterator[str]:
-    """All that the model writes about each picture and question; empty where it ends at once."""
-    for start in range(0, len(asked), WRITTEN_AT_ONCE):
-        images, questions = zip(*asked[start : start + WRITTEN_AT_ONCE], strict=True)
-        yield from (text.strip() for text in model.write_each(images, questions, max_new_tokens=new_tokens))
 
 
 def _spell_labels(data_names: Sequence[str], model_labels: Sequence[str]) -> dict[str, str]:

@@ -36,8 +36,6 @@ class AdapterRecipe(Strict):
     tower: str | None = None
     """Folder of a ``ViTForImageClassification`` that has learnt the task; its weights come with the adapter as a SigLIP
     tower of its own (peft's ``modules_to_save``), in place of the base's. Frozen unless ``model.train_tower``."""
-    start: str | None = None
-    """Folder of an adapter of the same shape, on the same base, to go on from: what it learnt, its tower included."""
 
 
 class LanguageModelRecipe(Strict):

@@ -12,8 +12,6 @@ import peft
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from peft.tuners.lora import Linear as AdaptedLinear
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.errors import ModelUnavailableError
@@ -122,25 +120,8 @@ def build_pupil(recipe: LanguageRecipe, questions: QuestionSet) -> Pupil:
         raise RecipeError(f"adapter.targets: {' '.join(str(error).split())[:300]}") from error
     if brought and not recipe.model.train_tower:  # peft lets learn whatever comes with an adapter
         _tower(adapted.get_base_model(), family).requires_grad_(requires_grad=False)
-    if recipe.adapter.start:
-        _go_on(adapted, Path(recipe.adapter.start))
     fold_adapters(adapted)
     return Pupil(adapted, processor, family)
-
-
-def _go_on(adapted: peft.PeftModel, folder: Path) -> None:
-    """Give a new adapter the weights of a trained one.
-
-    Raises:
-        RecipeError: if there is none, or it does not fit.
-    """
-    try:
-        state = load_file(folder / "adapter_model.safetensors")
-        if state.keys() != peft.get_peft_model_state_dict(adapted).keys():
-            raise RecipeError(f"adapter.start: {folder}: adapts other layers than adapter.targets name.")
-        peft.set_peft_model_state_dict(adapted, state)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise RecipeError(f"adapter.start: {folder}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _tower(network: Any, family: Family) -> nn.Module:  # noqa: ANN401
