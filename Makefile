@@ -7,12 +7,12 @@ BIN := .venv/bin
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode $(CERTIFICATES) --python $(BIN)/python --override requirements-overrides.txt
 
-.PHONY: app test check bench clean browser
+.PHONY: app test check bench clean programs
 
 app: .venv/app.stamp
 	$(BIN)/python app.py --host $(HOST) --port $(PORT)
 
-test: .venv/dev.stamp browser
+test: .venv/dev.stamp programs
 	$(BIN)/python -m pytest
 
 check: .venv/dev.stamp
@@ -29,8 +29,8 @@ bench: .venv/dev.stamp
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build runs prepared out
 
-browser:
-	@.ci/browser
+programs:
+	@.ci/programs
 
 .venv/bin/uv:
 	@PYTHON=$(PYTHON) .ci/venv

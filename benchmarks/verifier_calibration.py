@@ -35,6 +35,7 @@ from models.loading import ModelLoader
 from models.registry import load_zoo
 from rag.fusion import CALIBRATIONS, TRUE, Fusion, fit_fusion
 from rag.probe import Probe, ProbeSettings, fit_probe, save_probe
+from rag.reading import find_reader
 from rag.signals import SIGNALS
 from rag.strangers import Strangers, save_strangers
 from rag.verifier import DOMAINS, Verifier
@@ -85,7 +86,10 @@ def open_verifier(clip: str, *, sentences: bool, detector: bool = True) -> Verif
     live, finder = loader.load(clip), loader.load("bundled-yolov8n") if detector else None
     if not isinstance(live, ImageTextModel) or not isinstance(finder, Detector | None):
         raise ExhibitError(f"{clip} is no image-text model; choose one of kind clip")
-    return Verifier(live, detector=finder, sentences=SentenceEncoder() if sentences else None)
+    reader, missing = find_reader()
+    if missing:
+        raise ExhibitError(missing)
+    return Verifier(live, detector=finder, reader=reader, sentences=SentenceEncoder() if sentences else None)
 
 
 def captioned() -> tuple[list[Any], list[Any]]:
@@ -162,7 +166,13 @@ def with_strangers(verifier: Verifier, corpus: Sequence[Photo]) -> Verifier:
 
 def replace_probe(verifier: Verifier, probe: Probe | None) -> Verifier:
     """The same verifier with another head."""
-    return Verifier(verifier.clip, probe=probe, detector=verifier.detector, sentences=verifier.sentences)
+    return Verifier(
+        verifier.clip,
+        probe=probe,
+        detector=verifier.detector,
+        reader=verifier.reader,
+        sentences=verifier.sentences,
+    )
 
 
 def ask_scenes(verifier: Verifier, scenes: Sequence[SceneLook]) -> tuple[list[Any], list[bool]]:

@@ -150,7 +150,7 @@ def look_at_scenes(verifier: Verifier, seed: int, count: int) -> Iterator[SceneL
         image = Image.open(io.BytesIO(scene.jpeg)).convert("RGB")
         yield SceneLook(
             scene.kind,
-            look_at(image, verifier.clip, verifier.detector),
+            verifier.look(image, (*scene.claims_true, *scene.claims_false)),
             scene.claims_true,
             scene.claims_false,
             scene.boxes_xyxy,

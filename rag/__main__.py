@@ -256,6 +256,8 @@ def _write_verdicts(verdicts: Sequence[ClaimVerdict], note: str, alike: Sequence
         where = f" at {box}" if box else ""
         words = one.verdict.replace("_", " ")
         sys.stdout.write(f"{MARKS[one.verdict]} {words:<19} {one.support:4.0%}  {one.claim.text}{where}\n")
+        if "quotes" in one.signals:
+            sys.stdout.write(f"    read in the picture: {one.read or 'nothing like the quotation'}\n")
         if "vqa" in one.signals:
             sys.stdout.write(f"    asked, whether the picture shows it: log-odds of yes {one.signals['vqa']:+.2f}\n")
         for other in alike[number] if alike else ():

@@ -66,6 +66,7 @@ def _describe_verdict(verdict: ClaimVerdict) -> Json:
         "contributions": dict(verdict.contributions),
         "doubts": dict(verdict.doubts),
         "region_xyxy": [float(edge) for edge in verdict.region_xyxy] if verdict.region_xyxy else None,
+        "read": verdict.read or None,
         "foils": [{"text": foil.text, "score": foil.score} for foil in verdict.foils],
         "evidence": [one.chunk.id for one in verdict.evidence],
     }

@@ -29,7 +29,14 @@ __all__ = ["CALIBRATIONS", "TRUE", "Falsehood", "Fusion", "SignalScale", "find_f
 TRUE = "true"
 """The kind of a calibration claim that holds; every other kind is a way of being false."""
 CALIBRATIONS = Path(__file__).with_name("calibrations")
-_OPTIONAL = ("detector", "count", "vqa", "captions")  # what may be missing; the others come with the calibration
+_OPTIONAL = (
+    "detector",
+    "count",
+    "vqa",
+    "quotes",
+    "language",
+    "captions",
+)  # what may be missing; the others come with the calibration
 _HIDDEN_COPIES = 3
 _HIDDEN_SHARE = 0.3
 

@@ -13,6 +13,7 @@ from PIL import Image
 from models.clip import ImageTextModel, Vectors
 from models.detector import Detector
 from models.schema import Box, Detections
+from rag.reading import Reading
 
 __all__ = ["CROP_SHARES", "Look", "crop_grid", "look_at", "regions_of"]
 
@@ -35,6 +36,7 @@ class Look:
         regions: float32 (k, d), vectors of the regions, of length 1.
         detections: what a detector found, None where none was asked.
         names: the classes that detector knows.
+        reading: the text in the picture, None where nobody read it.
     """
 
     size_wh: tuple[int, int]
@@ -43,6 +45,7 @@ class Look:
     regions: Vectors
     detections: Detections | None = None
     names: tuple[str, ...] = ()
+    reading: Reading | None = None
 
 
 def crop_grid(size_wh: tuple[int, int], shares: Sequence[float] = CROP_SHARES) -> tuple[Box, ...]:

@@ -150,6 +150,7 @@ class ClaimVerdict:
         region_xyxy: the part of the picture that fits best, in its original pixels; None where none stands out.
         foils: counter-claims with their scores, the best fitting first.
         evidence: retrieved chunks that were used.
+        read: the text in the picture where a quotation of the claim would stand; empty where none was sought or found.
         thresholds: support below which a claim is refuted, and from which it is supported.
     """
 
@@ -163,6 +164,7 @@ class ClaimVerdict:
     foils: tuple[Foil, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     thresholds: tuple[float, float] | None = None
+    read: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a verdict that is none, or a support outside [0, 1]."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.schema import Box
 from rag.foils import FoilText, content_words, load_words, make_foils, stated_number
 from rag.looks import Look
+from rag.reading import NOT_FOUND, Found, named_language, quotes_of
 from rag.schema import Foil
 
 __all__ = ["SIGNALS", "ClaimTexts", "Signals", "claim_texts", "measure_signals", "object_forms"]
@@ -32,6 +33,8 @@ SIGNALS: Mapping[str, str] = MappingProxyType(
         "detector": "confidence of the least certain object that the claim names and the detector knows",
         "count": "how far the detector's count is from the stated number, negative",
         "vqa": "log-odds of yes by a vision-language model asked whether the figure shows the claim",
+        "quotes": "share of the claim's quotation that stands in the text read in the picture",
+        "language": "log-odds that this text is in the language that the claim names",
         "captions": "cosine of the claim and the retrieved caption nearest to it",
         "probe": "log-odds of the head trained for this kind of picture",
     }
@@ -68,12 +71,14 @@ class Signals:
         region_xyxy: the region whose vector fits the claim best.
         foils: counter-claims with their cosine, the best fitting first.
         words: content words with the best cosine that any region has with them.
+        read: the text that stands in the picture where a quotation of the claim would; empty where none was sought.
     """
 
     values: Mapping[str, float]
     region_xyxy: Box | None = None
     foils: tuple[Foil, ...] = ()
     words: Mapping[str, float] = field(default_factory=dict)
+    read: str = ""
 
 
 def claim_texts(claim: str) -> ClaimTexts:
@@ -107,12 +112,15 @@ def measure_signals(look: Look, texts: ClaimTexts, vectors: NDArray[np.float32])
         values["foils_mean"] = float(whole[0] - whole[foils].mean())
         values["region_foils"] = float(best[0] - best[foils].max())
     values |= _detected(look, texts.claim)
+    written, line = _read(look, texts.claim)
+    values |= written
     ranked = sorted(zip(texts.foils, whole[foils].tolist(), strict=True), key=lambda pair: -pair[1])
     return Signals(
         values,
-        region,
+        line.box_xyxy or region,
         tuple(Foil(foil.text, float(score)) for foil, score in ranked),
         dict(zip(texts.words, best[words].tolist(), strict=True)),
+        line.text,
     )
 
 
@@ -146,6 +154,19 @@ def _detected(look: Look, claim: str) -> dict[str, float]:
             astray.append(abs(number - len(found)))
     values = {"detector": min(present)} if present else {}
     return values | ({"count": -float(max(astray))} if astray else {})
+
+
+def _read(look: Look, claim: str) -> tuple[dict[str, float], Found]:
+    """How well the text in the picture fits a claim about it, and where the quotation that fits worst would stand."""
+    if look.reading is None:
+        return {}, NOT_FOUND
+    values: dict[str, float] = {}
+    found = min((look.reading.find(quote) for quote in quotes_of(claim)), key=lambda one: one.share, default=None)
+    if found is not None:
+        values["quotes"] = found.share
+    language = named_language(claim)
+    odds = look.reading.language_odds(language) if language else None
+    return values | ({} if odds is None else {"language": odds}), found or NOT_FOUND
 
 
 def _letters(text: str) -> Sequence[str]:

@@ -23,6 +23,7 @@ from rag.foils import is_english
 from rag.fusion import Fusion, find_fusion
 from rag.looks import Look, look_at
 from rag.probe import Probe, load_probe, place_features
+from rag.reading import TextReader, asks_to_read, find_reader
 from rag.schema import Claim, ClaimVerdict, Evidence
 from rag.signals import SIGNALS, ClaimTexts, Signals, claim_texts, measure_signals
 from rag.strangers import Strangers, load_strangers
@@ -71,6 +72,7 @@ class Verifier:
         probe: the head of the calibration's kind of pictures.
         strangers: vectors beside which a cosine is seen.
         detector: for presence and counts of the objects it knows.
+        reader: reads the text in a picture where a claim speaks of it.
         vlm: asked whether the picture shows each claim; costs a pass of it per few claims.
         sentences: for the agreement of claims with retrieved captions.
         note: why there is no calibration.
@@ -84,11 +86,12 @@ class Verifier:
         probe: Probe | None = None,
         strangers: Strangers | None = None,
         detector: Detector | None = None,
+        reader: TextReader | None = None,
         vlm: VisionLanguageModel | None = None,
         sentences: TextEncoder | None = None,
         note: str = "",
     ) -> None:
-        self.clip, self.fusion, self.probe, self.detector = clip, fusion, probe, detector
+        self.clip, self.fusion, self.probe, self.detector, self.reader = clip, fusion, probe, detector, reader
         self.strangers, self.vlm, self.sentences, self.note = strangers, vlm, sentences, note
 
     def verify(
@@ -113,12 +116,28 @@ class Verifier:
         readable = [place for place, claim in enumerate(claims) if is_english(claim.text)]
         measured: dict[int, Signals] = {}
         if readable:
-            look = look_at(image, self.clip, self.detector, detections=detections)
             texts = [claims[place].text for place in readable]
+            look = self.look(image, texts, detections=detections)
             measured = dict(
                 zip(readable, self.measure(look, texts, image=image, captions=_captions(evidence)), strict=True)
             )
         return [self._judge(claim, measured.get(place), evidence) for place, claim in enumerate(claims)]
+
+    def look(self, image: Image.Image, claims: Sequence[str], *, detections: Detections | None = None) -> Look:
+        """A picture's vectors and detections, and its text where one of the claims speaks of it.
+
+        Args:
+            image: RGB.
+            claims: what is going to be asked.
+            detections: of this picture, where somebody has them already.
+
+        Raises:
+            ModelUnavailableError: a model answers with numbers that are not finite.
+        """
+        look = look_at(image, self.clip, self.detector, detections=detections)
+        if self.reader is None or not asks_to_read(claims):
+            return look
+        return replace(look, reading=self.reader.read(image))
 
     def measure(
         self,
@@ -186,7 +205,12 @@ class Verifier:
             look.whole, look.regions, place_features(look.boxes, look.size_wh), self.clip.embed_texts(claims)
         )
         return [
-            replace(one, values={**one.values, "probe": float(odd)}, region_xyxy=look.boxes[int(row.argmax())])
+            replace(
+                one,
+                values={**one.values, "probe": float(odd)},
+                # A quotation rests on the line that was read, whatever the head looks at.
+                region_xyxy=one.region_xyxy if "quotes" in one.values else look.boxes[int(row.argmax())],
+            )
             for one, odd, row in zip(found, odds, attention, strict=True)
         ]
 
@@ -197,6 +221,7 @@ class Verifier:
             "signals": signals.values,
             "region_xyxy": signals.region_xyxy,
             "foils": signals.foils,
+            "read": signals.read,
             "evidence": tuple(evidence),
         }
         if self.fusion is None:
@@ -258,6 +283,9 @@ def load_verifier(
     fusion, file = found
     if asked is not None and "vqa" not in fusion.signals:
         notes.append(f"the calibration for {domain} gives no weight to what {vlm} answers: it is shown, not counted")
+    if {"quotes", "language"} & set(fusion.signals):
+        given["reader"], missing = find_reader()
+        notes += [missing] if missing else []
     probe = load_probe(file.with_name(fusion.probe)) if fusion.probe else None
     strangers = load_strangers(file.with_name(fusion.strangers)) if fusion.strangers else None
     return Verifier(live, fusion, probe=probe, strangers=strangers, note="; ".join(notes), **given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from models.clip import ImageTextModel
@@ -32,6 +34,16 @@ def test_the_bundled_model_is_calibrated_for_every_kind_of_pictures(loader: Mode
         assert verifier.probe is not None
         assert verifier.probe.dims == verifier.clip.embed_texts(["a dog"]).shape[1]
         assert verifier.probe.about["clip_weights_sha256"] == verifier.clip.status.weights_sha256, REMEDY
+
+
+def test_without_a_reader_the_page_says_what_to_install(
+    loader: ModelLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "install tesseract-ocr" in load_verifier(loader, domain="casework", detector=None).note
+    photographs = load_verifier(loader, domain="photographs", detector=None)  # whose calibration weighs no text
+    assert photographs.reader is None
+    assert "tesseract" not in photographs.note
 
 
 @pytest.mark.parametrize(

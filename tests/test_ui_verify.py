@@ -177,6 +177,17 @@ def test_a_claim_shows_foils_and_a_bar_for_each_signal() -> None:
     assert "<img src=x" not in doubted
 
 
+def test_what_was_read_stands_beside_a_quotation_and_is_escaped() -> None:
+    one = verdict("It says “stop”.", 0, 15)
+    picture = striped("red", "blue")
+    assert "Read there" not in verify_markup.render_claim("en", one, picture, "")
+    quoted = replace(one, signals={"quotes": 0.4}, read=EVIL)
+    shown = verify_markup.render_claim("en", quoted, picture, "")
+    assert "Read there" in shown
+    assert "<img src=x" not in shown
+    assert "No text like the quotation" in verify_markup.render_claim("en", replace(quoted, read=""), picture, "")
+
+
 def test_evidence_and_reliability_are_escaped() -> None:
     chunk = Chunk(Source(f"{EVIL}.md", "markdown", "0"), 0, EVIL, EVIL, 3)
     shown = verify_markup.render_evidence("en", [Evidence(chunk, 0.03, 0.5, 1.2, ("sentence", EVIL))])

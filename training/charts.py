@@ -10,13 +10,13 @@ import hashlib
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import pyarrow as pa
@@ -32,6 +32,7 @@ from training.errors import DataError
 ROWS_AT_ONCE = 256  # of one row group, so that memory does not grow with the file
 PICTURES_PER_TASK = 4
 LOOKS_TRIED = 200
+Row = TypeVar("Row")
 LARGEST_DICTIONARY = 64 * 2**20  # bytes; a picture that several questions share is stored once
 
 
@@ -137,8 +138,9 @@ def write_charts(
     out.mkdir(parents=True, exist_ok=True)
     unfinished = out / "charts.parquet.partial"
     pictures, asked, answers = Counter[str](), Counter[str](), Counter[str]()
+    drawn = draw_all(partial(make_rows, seed, questions, tuple(ask)), count, workers)
     with pq.ParquetWriter(unfinished, _schema(), dictionary_pagesize_limit=LARGEST_DICTIONARY) as writer:
-        rows = _count_rows(_make_all(seed, questions, ask, count, workers), pictures, asked, answers)
+        rows = _count_rows(drawn, pictures, asked, answers)
         while group := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(group, schema=_schema()))
     unfinished.rename(out / "charts.parquet")
@@ -158,11 +160,14 @@ def write_charts(
     return summary
 
 
-def _make_all(
-    seed: int, questions: int, ask: Sequence[str], count: int, workers: int
-) -> Iterator[Sequence[dict[str, Any]]]:
-    """The rows of every picture, in order."""
-    make = partial(make_rows, seed, questions, tuple(ask))
+def draw_all(make: Callable[[int], Row], count: int, workers: int) -> Iterator[Row]:
+    """What ``make`` gives for every picture of a set, in order.
+
+    Args:
+        make: takes a picture's number; can be pickled where there are several workers.
+        count: how many pictures.
+        workers: processes.
+    """
     progress = partial(tqdm, total=count, desc="drawing", unit="chart", mininterval=1.0)
     if workers == 1:
         yield from progress(map(make, range(count)))

@@ -19,14 +19,19 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other charts, for a held-out set")
     parser.add_argument("--questions", type=int, default=6, help="at most so many per picture")
     parser.add_argument("--ask", nargs="+", default=(), metavar="WHAT", help="only these questions, such as rise shown")
+    parser.add_argument("--shapes", action="store_true", help="labels and masks instead of questions, to teach a tower")
     parser.add_argument("--workers", type=int, default=1, help="processes; the file does not depend on it")
     parser.add_argument("--json", action="store_true", help="result as JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from training.chart_shapes import write_shapes
     from training.charts import write_charts
 
+    if options.shapes:
+        drawn = write_shapes(options.out, options.count, options.seed, workers=options.workers)
+        return drawn, f"{drawn['pictures']} charts of {len(drawn['shapes'])} shapes in {options.out}"
     summary = write_charts(
         options.out,
         options.count,

@@ -100,10 +100,11 @@ class VerifyEndpoints:
         Returns:
             The claims (text, span in the answer, verdict, support in [0, 1] with the thresholds, every signal with its
             contribution in log-odds, of which `vqa` is the vision-language model's, best region in pixels of the
-            picture, counter-claims with their cosines; with `heatmaps` also `words`: what each adds to the cosine, null
-            with a `problem` where that cannot be told; with `index` also `similar`: the pictures found) and the
-            answer's reliability (share of supported claims with its interval, the weakest claim) with the models that
-            were asked; and PNG files claim-1.png, claim-2.png ... where asked for.
+            picture, what was read there for a quotation, counter-claims with their cosines; with `heatmaps` also
+            `words`: what each adds to the cosine, null with a `problem` where that cannot be told; with `index` also
+            `similar`: the pictures found) and the answer's reliability (share of supported claims with its interval,
+            the weakest claim) with the models that were asked; and PNG files claim-1.png, claim-2.png ... where asked
+            for.
         """
         folder = self._index(index)
         checked = self._desk.check(self._read(image), answer, (), _judges(model, vlm, domain))

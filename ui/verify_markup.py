@@ -159,7 +159,7 @@ def render_claim(language: str, verdict: ClaimVerdict, picture: Image.Image, pro
         f'<figure><img src="{data_uri(picture)}" alt="{escape(verdict.claim.text)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
-    beside = f"{words}{_foils(language, verdict)}{_signals(language, verdict)}"
+    beside = f"{words}{_read(language, verdict)}{_foils(language, verdict)}{_signals(language, verdict)}"
     return (
         f'{render_heading(verdict.claim.text, said)}<p class="note">{escape(bar)}</p>'
         f'<div class="why">{figure}<div>{beside}</div></div>'
@@ -190,6 +190,14 @@ def render_claim_words(language: str, words: WordAttribution, reader: str, bar_u
         f'<div class="reading">{shade_words(words)}</div>{render_word_scale(language, bar_uri)}'
         f'<p class="note">{escape(note)}</p></section>'
     )
+
+
+def _read(language: str, verdict: ClaimVerdict) -> str:
+    """What was read in the picture where the claim's quotation would stand."""
+    if "quotes" not in verdict.signals:
+        return ""
+    said = say(language, "verify.read", text=verdict.read) if verdict.read else say(language, "verify.read_nothing")
+    return f'<p class="note read">{escape(said)}</p>'
 
 
 def _foils(language: str, verdict: ClaimVerdict) -> str:
