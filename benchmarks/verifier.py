@@ -95,9 +95,13 @@ def _casework(verifier: Verifier, scenes: int) -> list[Figure]:
         )
     fusion, file = found
     calibrated = Verifier(
-        verifier.clip, fusion, probe=load_probe(file.with_name(fusion.probe)), detector=verifier.detector
+        verifier.clip,
+        fusion,
+        probe=load_probe(file.with_name(fusion.probe)),
+        detector=verifier.detector,
+        reader=verifier.reader,
     )
-    return casework_figures(calibrated, list(look_at_scenes(calibrated, SCENES_SEED, scenes)), SCENES_SEED)
+    return casework_figures(calibrated, list(look_at_scenes(calibrated, SCENES_SEED, range(scenes))), SCENES_SEED)
 
 
 def _cost(verifier: Verifier, image: Image.Image) -> Figure:

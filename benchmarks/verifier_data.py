@@ -141,11 +141,11 @@ def ask_captions(verifier: Verifier, photos: Sequence[Photo], corpus: Sequence[P
     return asked
 
 
-def look_at_scenes(verifier: Verifier, seed: int, count: int) -> Iterator[SceneLook]:
-    """Generated scenes of one seed, drawn and embedded."""
+def look_at_scenes(verifier: Verifier, seed: int, numbers: Sequence[int]) -> Iterator[SceneLook]:
+    """Generated scenes of one seed, drawn and embedded, and read where a claim is about their text."""
     from training.scenes import render_picture
 
-    for number in tqdm(range(count), desc=f"scenes of seed {seed}", unit="scene"):
+    for number in tqdm(numbers, desc=f"scenes of seed {seed}", unit="scene"):
         scene = render_picture(seed, number)
         image = Image.open(io.BytesIO(scene.jpeg)).convert("RGB")
         yield SceneLook(
