@@ -53,24 +53,25 @@ def _draw(value: int, rng: np.random.Generator) -> bytes:
 
 
 def _write_data(recipe: LanguageRecipe, folder: Path) -> None:
-    """``train.parquet`` and ``validation.parquet`` as the recipe's sources want them."""
-    folder.mkdir()
-    for name in ("train", "validation"):
+    """What the recipe's only source of questions, and that of held-out ones, name, as these want it."""
+    for source in (recipe.questions[0], recipe.held_out[0]):
+        file = folder / source.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        name = file.stem
         rng = np.random.default_rng(len(name))
-        source = recipe.questions[0]
         names = tuple(source.answers) or ("3", "5", "7", "9")
         labels = tuple(index % len(names) for index in range(COUNT))
         pictures = tuple(_draw(label, rng) for label in labels)
         if source.kind == "labels":
             sources = tuple(f"{name} {index}" for index in range(COUNT))
-            write_parquet(LabelledSet(pictures, labels, names, sources), folder / f"{name}.parquet")
+            write_parquet(LabelledSet(pictures, labels, names, sources), file)
         else:
             table = {
                 "image": [{"bytes": picture, "path": None} for picture in pictures],
                 "question": ["What is the value of the bar?"] * COUNT,
                 "answer": [names[label] for label in labels],
             }
-            pq.write_table(pa.table(table), folder / f"{name}.parquet")
+            pq.write_table(pa.table(table), file)
 
 
 def _build_tower(base: Path, folder: Path) -> Path:
@@ -114,6 +115,7 @@ def test_a_recipe_learns_and_its_adapter_is_what_the_app_loads(name: str, tmp_pa
         "patience": None,
     }
     changes: dict[str, object] = {f"train.{key}": value for key, value in schedule.items()}
+    changes["questions"] = [told.questions[0].model_dump()]  # of several sources the first, so that the steps are ten
     if told.adapter and told.adapter.tower:
         changes["adapter.tower"] = str(_build_tower(base, tmp_path / "tower"))
     workers = 1 if name == "charts-smolvlm" else 0  # more of them change nothing but the time
