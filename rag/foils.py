@@ -16,12 +16,23 @@ from random import Random
 
 import yaml
 
-__all__ = ["KINDS", "FoilText", "FoilWords", "content_words", "is_english", "load_words", "make_foils", "stated_number"]
+__all__ = [
+    "KINDS",
+    "QUOTED",
+    "FoilText",
+    "FoilWords",
+    "content_words",
+    "is_english",
+    "load_words",
+    "make_foils",
+    "stated_number",
+]
 
 KINDS = ("object", "attribute", "action", "number", "relation")
 _DATA = Path(__file__).with_name("foil_words.yaml")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|„[^”]*”|「[^」]*」")
+QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|„[^”]*”|「[^」]*」")
+"""What stands between quotation marks, and the marks."""
 _FOREIGN = re.compile(r"[ąćęłńóśźżĄĆĘŁŃÓŚŹŻ]|[^\W\d_a-zA-Z\u00c0-\u024f]")
 
 
@@ -103,7 +114,7 @@ def make_foils(claim: str, *, most: int = 8, words: FoilWords | None = None) -> 
 def content_words(claim: str, *, most: int = 8, words: FoilWords | None = None) -> tuple[str, ...]:
     """The words of a claim that a picture could show, each once, in lower case and in order; quotations left out."""
     stopwords = (words or load_words()).stopwords
-    found = (match[0].lower() for match in _WORD.finditer(_QUOTED.sub(" ", claim)))
+    found = (match[0].lower() for match in _WORD.finditer(QUOTED.sub(" ", claim)))
     return tuple(dict.fromkeys(word for word in found if len(word) > 2 and word not in stopwords))[:most]
 
 
@@ -112,7 +123,7 @@ def is_english(claim: str) -> bool:
 
     Polish without diacritics passes: the test keeps out what is plainly unreadable to an English model.
     """
-    return not _FOREIGN.search(_QUOTED.sub(" ", claim))
+    return not _FOREIGN.search(QUOTED.sub(" ", claim))
 
 
 def stated_number(claim: str, noun_forms: Sequence[str], *, words: FoilWords | None = None) -> int | None:
@@ -145,7 +156,7 @@ def _numbers(words: FoilWords) -> tuple[str, ...]:
 
 
 def _swappable(claim: str, words: FoilWords) -> Iterator[re.Match[str]]:
-    quoted = [match.span() for match in _QUOTED.finditer(claim)]
+    quoted = [match.span() for match in QUOTED.finditer(claim)]
     for match in words.pattern.finditer(claim):
         if not any(start <= match.start() < end for start, end in quoted):
             yield match

@@ -28,6 +28,7 @@ from rapidfuzz import fuzz
 
 from models.errors import ExhibitError
 from models.schema import Box
+from rag.foils import QUOTED
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -50,7 +51,6 @@ LANGUAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """What can be read: name to Tesseract's code, and to that of ISO 639-1; the first is what Tesseract tries first."""
 
-_QUOTE = re.compile(r"“([^”]+)”|\"([^\"]+)\"|„([^”]+)”|「([^」]+)」")
 _WRITTEN = re.compile(
     rf"\bin ({'|'.join(LANGUAGES)})\b|\b({'|'.join(LANGUAGES)}) (?:text|writing|words?|letters|messages?|chat)\b"
 )
@@ -197,12 +197,12 @@ def find_reader() -> tuple[TextReader | None, str]:
 
 def quotes_of(claim: str) -> tuple[str, ...]:
     """What a claim quotes."""
-    return tuple(next(filter(None, found.groups())) for found in _QUOTE.finditer(claim))
+    return tuple(text for found in QUOTED.finditer(claim) if (text := found[0][1:-1].strip()))
 
 
 def named_language(claim: str) -> str | None:
     """The language of ``LANGUAGES`` that a claim says something is written in; None where it names none, or several."""
-    found = {next(filter(None, one.groups())) for one in _WRITTEN.finditer(_QUOTE.sub(" ", claim))}
+    found = {next(filter(None, one.groups())) for one in _WRITTEN.finditer(QUOTED.sub(" ", claim))}
     return found.pop() if len(found) == 1 else None
 
 

@@ -49,6 +49,7 @@ def reader() -> TextReader:
 
 def test_a_claim_tells_whether_reading_helps() -> None:
     assert quotes_of('One message says “see you at 9” and another "ok".') == ("see you at 9", "ok")
+    assert quotes_of("It says “” and „ ”.") == ()
     assert named_language("The messages are written in Polish.") == "Polish"
     assert named_language("Korean text on a wall") == "Korean"
     assert named_language("The English flag hangs in the window.") is None
