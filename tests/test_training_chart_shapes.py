@@ -97,5 +97,7 @@ def test_a_bad_number_or_a_full_folder_is_one_line(tmp_path: Path, capsys: pytes
     command = ["charts", "--shapes", "--out", str(tmp_path / "a"), "--count", "2"]
     assert main(command) == 0
     assert "2 charts of 31 shapes" in capsys.readouterr().out
+    assert main([*command, "--ask", "rise"]) != 0
+    assert "asks nothing" in capsys.readouterr().err
     assert main(command) != 0
     assert "holds shapes already" in capsys.readouterr().err

@@ -28,7 +28,10 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from training.chart_shapes import write_shapes
     from training.charts import write_charts
+    from training.errors import DataError
 
+    if options.shapes and options.ask:
+        raise DataError("--shapes asks nothing; leave out --ask, or --shapes.")
     if options.shapes:
         drawn = write_shapes(options.out, options.count, options.seed, workers=options.workers)
         return drawn, f"{drawn['pictures']} charts of {len(drawn['shapes'])} shapes in {options.out}"
