@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -43,7 +44,8 @@ def address(tmp_path: Path) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             for one in (*psutil.Process(head.pid).children(recursive=True), head):
-                one.kill()  # asked to end, Ray takes half a minute
+                with contextlib.suppress(psutil.NoSuchProcess):  # its parent may have taken it along
+                    one.kill()  # asked to end, Ray takes half a minute
             head.wait(PATIENCE_S)
 
 

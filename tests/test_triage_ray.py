@@ -1,5 +1,6 @@
 """A real local Ray: workers, the command itself and the disk fail at random moments; ``--resume`` finishes the rest."""
 
+import contextlib
 import json
 import os
 import random
@@ -82,9 +83,18 @@ def _wait_for(condition) -> None:
         time.sleep(0.005)
 
 
-def _workers(of: int | None = None) -> list[psutil.Process]:
-    children = psutil.Process(of).children(recursive=True)
-    return [one for one in children if one.is_running() and "ScoreChunks" in " ".join(one.cmdline())]
+def _runs(process: psutil.Process, *, named: str = "") -> bool:
+    # It may end between any two of these questions.
+    try:
+        return (
+            process.is_running() and process.status() != psutil.STATUS_ZOMBIE and named in " ".join(process.cmdline())
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _workers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if _runs(one, named="ScoreChunks")]
 
 
 def _check(out) -> None:
@@ -111,7 +121,7 @@ def test_killed_command_and_killed_workers_lose_nothing(pictures, tiny_zoo_file,
     driver.kill()
     driver.wait()
     assert not (out / "manifest.json").exists()
-    _wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in left))
+    _wait_for(lambda: not any(_runs(one) for one in left))
     killed: list[int] = []
 
     def kill() -> None:
@@ -119,8 +129,9 @@ def test_killed_command_and_killed_workers_lose_nothing(pictures, tiny_zoo_file,
             goal = _parts(out) + chance.randint(1, 8)
             _wait_for(lambda goal=goal: _parts(out) >= goal or (out / "manifest.json").exists())
             for worker in _workers()[:1]:
-                worker.kill()
-                killed.append(worker.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+                    killed.append(worker.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
