@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.errors import ModelUnavailableError
+from models.positions import is_square, make_room
 from models.quiet import first_line, quiet
 from models.weights import ADAPTER_CONFIG, adapter_weights
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapters", "stated_base"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_POSITIONS = "position_embedding.weight"
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
@@ -40,6 +42,7 @@ class Adapters:
     def __init__(self, module: nn.Module) -> None:
         self._module: Any = module  # what it offers for adapters is a mixin of the library
         self._names: dict[str, str] = {}
+        self._patches: dict[str, int] = {}
         self._switches: list[Any] = []
         self._active: str | None = None
 
@@ -89,6 +92,14 @@ class Adapters:
         if name != self._active:
             self._switch(name)
 
+    def patches(self, key: str) -> int | None:
+        """Patches of the pictures that the adapter's own tower takes, where they are not as many as the base's.
+
+        Raises:
+            KeyError: nothing is attached under that key.
+        """
+        return self._patches.get(self._names[key])
+
     def merged(self, key: str) -> nn.Module:
         """A copy of the network with the adapter's weights added to its own; the network itself stays as it is.
 
@@ -134,8 +145,10 @@ class Adapters:
             ) from error
         stored = load_file(file)
         remedy = f"it was made for {base}; load it on that base"
-        if report.mismatched_keys:
-            key, given, needed = sorted(report.mismatched_keys)[0]
+        resized = self._resize(stored, name)
+        mismatched = sorted(one for one in report.mismatched_keys if one[0] not in resized)
+        if mismatched:
+            key, given, needed = mismatched[0]
             raise ModelUnavailableError(
                 f"{file}: {key} has shape {tuple(given)}, but this base needs {tuple(needed)}", remedy
             )
@@ -150,6 +163,26 @@ class Adapters:
             raise ModelUnavailableError(
                 f"{file} lacks {len(missing)} tensors, the first is {missing[0]}", "save the adapter again"
             )
+
+    def _resize(self, stored: Mapping[str, Tensor], name: str) -> tuple[str, ...]:
+        """Gives the adapter's own tower, if it is for pictures of another size, its positions; paths of what was set.
+
+        The library has left them as they were, since they are more or fewer than the base's.
+        """
+        positions = [tensor for key, tensor in stored.items() if key.endswith(f".{_POSITIONS}")]
+        for path, part in self._module.named_modules():
+            own = getattr(part, "modules_to_save", None)
+            if not positions or own is None or name not in own or not hasattr(own[name], "position_ids"):
+                continue
+            current: Tensor = own[name].get_parameter(_POSITIONS)
+            patches = len(positions[0])
+            if patches in (len(current), 0) or positions[0].shape[1:] != current.shape[1:] or not is_square(patches):
+                continue
+            make_room(own[name], patches)
+            own[name].get_parameter(_POSITIONS).data.copy_(positions[0])
+            self._patches[name] = patches
+            return (f"{path}.modules_to_save.{name}.{_POSITIONS}",)
+        return ()
 
     def _switch(self, name: str | None) -> None:
         for part in self._switches:

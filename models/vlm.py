@@ -124,7 +124,9 @@ class VisionLanguageModel:
                 f"{self.spec.id} is a whole model without an adapter", "name its `base` in the zoo to compare with it"
             )
         spec = self.spec.model_copy(update={"id": f"{self.spec.id}@base"})
-        return self._view(spec=spec, status=self.base_status, adapter=None, base_status=None, doubt=None)
+        return self._view(
+            spec=spec, core=self.core.base, status=self.base_status, adapter=None, base_status=None, doubt=None
+        )
 
     def merged(self) -> VisionLanguageModel:
         """The same model on a network of its own, the adapter's weights added to the base's.
@@ -299,7 +301,7 @@ class VisionLanguageModel:
         The base model speaks, since an adapter that was taught to write labels writes labels.
         """
         style = get_style("captioned")
-        inputs = self.core.encode(images, [self._prompt(style.describe or "")] * len(images))
+        inputs = self.core.base.encode(images, [self._prompt(style.describe or "")] * len(images))
         texts = self._write_out(inputs, style.max_new_tokens, lambda: self.core.using(None))
         return [" ".join(text.split()) for text in texts]
 

@@ -51,9 +51,21 @@ class VlmCore:
         self.lock = RLock()
         self.adapters = Adapters(module)
         self.end = end_tokens(module, self.tokenizer)
+        self._base: VlmCore | None = None
         # A folder of pictures is asked one question. What is kept must not hold the network itself, or nothing would
         # free its memory when the last view goes.
         self._continuations = lru_cache(maxsize=256)(partial(_continuations, family, processor, self._closing()))
+
+    def seeing(self, processor: Any) -> VlmCore:  # noqa: ANN401
+        """The same network, lock and adapters with another processor, for an adapter with a tower of its own size."""
+        other = VlmCore(self.family, self.module, processor, self.precision)
+        other.lock, other.adapters, other._base = self.lock, self.adapters, self
+        return other
+
+    @property
+    def base(self) -> VlmCore:
+        """The core by which the network is asked without adapters; another one if this is for another picture size."""
+        return self._base or self
 
     def _closing(self) -> tuple[int, ...]:
         """The one id, if any, with which the model closes what it says; ``end`` may hold rarer ones."""

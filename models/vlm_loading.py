@@ -97,6 +97,9 @@ class VlmLoader:
         key = f"{own.folder.resolve()}#{hash_files(added)}"
         with core.using(None):
             core.adapters.attach(own.folder, key)
+        patches = core.adapters.patches(key)
+        if patches is not None:
+            core = core.seeing(core.family.processor_for(core.processor, patches))
         on_base = replace(status, state=LoadState.BASE if state is LoadState.FINE_TUNED else state)
         status = ModelStatus(
             state,

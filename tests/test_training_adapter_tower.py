@@ -14,14 +14,17 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from explain.cam import explain_batch
 from models.families import get_family
+from models.vlm import VisionLanguageModel
 from models.vlm_core import VlmCore
 from tests.test_models_adapters import scores, view
 from tests.test_training_language import _adapter, base, data, one_thread, vit  # noqa: F401 - fixtures
 from training.errors import RecipeError
 from training.language import finetune_language
 from training.looking import choose_way
+from training.opening import Wanted, open_wanted
 from training.pupil import build_pupil
 from training.questions import read_questions
+from training.resizing import resize_positions
 
 METHODS = ("eigencam", "gradcam", "gradcampp", "layercam")
 
@@ -101,6 +104,71 @@ def test_a_tower_that_does_not_fit_is_refused(base: Path, data: Path, tmp_path: 
     recipe = _adapter(base, tmp_path / "r.yaml", {"adapter.tower": str(tmp_path / "small")})
     with pytest.raises(RecipeError, match="the ViT does not fit"):
         build_pupil(recipe, read_questions(recipe.questions, data, 0))
+
+
+@pytest.fixture(scope="module")
+def larger(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other ViT, for pictures of 48 px instead of 32: 36 patches instead of 16."""
+    folder = tmp_path_factory.mktemp("larger")
+    network = ViTForImageClassification.from_pretrained(learnt)
+    resize_positions(network, 48)
+    network.save_pretrained(folder)
+    ViTImageProcessor.from_pretrained(learnt, size={"height": 48, "width": 48}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_adapter_may_bring_a_tower_for_larger_pictures(
+    base: Path,  # noqa: F811
+    data: Path,  # noqa: F811
+    larger: Path,
+    picture: Image.Image,
+    tmp_path: Path,
+    trained: bool,
+) -> None:
+    changes = {"adapter.tower": str(larger), "model.train_tower": trained}
+    finetune_language(_adapter(base, tmp_path / "r.yaml", changes), data, tmp_path / "run", progress=False)
+    tuned = open_wanted(Wanted(str(tmp_path / "run"))).live
+    assert isinstance(tuned, VisionLanguageModel)
+    plain = tuned.without_adapter()
+    inputs, fewer = tuned.prepare([picture]), plain.prepare([picture])
+    assert (inputs["pixel_values"].shape[-1], fewer["pixel_values"].shape[-1]) == (48, 32)
+    # Each sees its own patches, one after the other, and as it would alone.
+    alone, processor, _ = get_family("paligemma").load(base)
+    before = scores(plain, picture)
+    ours = scores(tuned, picture)
+    assert torch.equal(scores(plain, picture), before)
+    torch.testing.assert_close(before, scores(view_of(plain, VlmCore(plain.core.family, alone, processor)), picture))
+    assert torch.equal(scores(tuned, picture), ours)
+    assert len(tuned.describe([picture])) == 1  # the base's words
+    merged = tuned.merged()
+    torch.testing.assert_close(scores(merged, picture), ours, atol=1e-4, rtol=0)
+    one, other = (explain_batch(live, [picture], methods=METHODS)[0] for live in (tuned, merged))
+    assert len(one.heatmaps) == len(other.heatmaps) > 1
+    for heatmap, same in zip(one.heatmaps, other.heatmaps, strict=True):
+        np.testing.assert_allclose(heatmap.values, same.values, atol=1e-3)
+    (layout,) = tuned.layout(inputs, [picture.size])
+    assert layout.grids[0].tokens.shape == (6, 6)
+
+
+def test_the_positions_of_the_larger_tower_are_those_it_had(learnt: Path, larger: Path) -> None:
+    before, after = (ViTForImageClassification.from_pretrained(folder).vit.state_dict() for folder in (learnt, larger))
+    name = "embeddings.position_embeddings"
+    assert after[name].shape == (1, 37, 32)
+    assert torch.equal(after[name][:, 0], before[name][:, 0])
+    # Seen at its old size again, a smooth field of positions is what it was; the middle of four lies between them.
+    old, new = before[name][0, 1:].unflatten(0, (4, 4)), after[name][0, 1:].unflatten(0, (6, 6))
+    torch.testing.assert_close(new.mean((0, 1)), old.mean((0, 1)), atol=0.02, rtol=0)
+    assert all(torch.equal(after[key], before[key]) for key in before if key != name)
+
+
+def test_a_picture_that_patches_do_not_fill_is_refused(learnt: Path) -> None:
+    with pytest.raises(RecipeError, match="multiple of 8"):
+        resize_positions(ViTForImageClassification.from_pretrained(learnt), 50)
+
+
+def view_of(live: VisionLanguageModel, core: VlmCore) -> VisionLanguageModel:
+    return VisionLanguageModel(live.spec, live.status, core, question=live.question, answers=live.answers)
 
 
 def _seen(core: VlmCore, picture: Image.Image) -> Tensor:

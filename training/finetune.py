@@ -32,6 +32,7 @@ from training.masks import read_masks
 from training.pictures import Pictures, decode_pictures, read_statistics
 from training.plots import save_loss_curve
 from training.recipe import FILTERS, DistillRecipe, Recipe, read_recipe, write_recipe
+from training.resizing import resize_positions
 from training.trainer import ClassifierTrainer, checkpoint_activations, make_arguments, train_to_end
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def build_learner(recipe: Recipe) -> Learner:
             if recipe.model.new_head:  # the library draws one anew only where their number differs
                 [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)][-1].reset_parameters()
             _rename_labels(classifier, recipe.model.rename)
+            resize_positions(classifier, recipe.image.size)
             processor = AutoImageProcessor.from_pretrained(recipe.model.start, size=side)
         else:
             config = AutoConfig.for_model(

@@ -18,6 +18,7 @@ from models.errors import ModelUnavailableError
 from models.families import get_family
 from models.families.base import Family
 from models.hub import Hub, Wanted
+from models.positions import make_room
 from models.precision import keep_gradients, load_options, skeleton
 from training.errors import RecipeError
 from training.language_recipe import LanguageRecipe
@@ -104,7 +105,9 @@ def build_pupil(recipe: LanguageRecipe, questions: QuestionSet) -> Pupil:
             f"adapter: the code of {recipe.family} computes with its weights directly, where an adapter would do "
             "nothing; leave it out, and the decoder is trained as a whole."
         )
-    brought = _bring_tower(network, family, recipe.adapter.tower) if recipe.adapter.tower else None
+    brought = None
+    if recipe.adapter.tower:
+        brought, processor = _bring_tower(network, processor, family, recipe.adapter.tower)
     lora = peft.LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=recipe.adapter.alpha,
@@ -132,14 +135,24 @@ def _tower(network: Any, family: Family) -> nn.Module:  # noqa: ANN401
     return found
 
 
-def _bring_tower(network: Any, family: Family, folder: str) -> list[str]:  # noqa: ANN401
-    """Start the tower from a ViT's weights; the names of all its parts, which are to come with the adapter.
+def _bring_tower(network: Any, processor: Any, family: Family, folder: str) -> tuple[list[str], Any]:  # noqa: ANN401
+    """Start the tower from a ViT's weights; the names of all its parts, which come with the adapter, and a processor.
 
-    Each part is named by itself, since what explains a network hooks into the blocks around them.
+    Each part is named by itself, since what explains a network hooks into the blocks around them. The embeddings of a
+    tower for pictures of another size come as one, with their number of positions.
     """
     name, tower = family.anatomy(network).tower, _tower(network, family)
-    start_tower(tower, load_vit(folder)[0])
-    return [f"{name}.{part}" for part, module in tower.named_modules() if any(True for _ in module.parameters(False))]
+    vit = load_vit(folder)[0]
+    patches = (int(vit.config.image_size) // int(vit.config.patch_size)) ** 2
+    embeddings: Any = getattr(tower, "embeddings", None)
+    whole: tuple[str, ...] = ()
+    if getattr(embeddings, "num_positions", patches) != patches:
+        make_room(embeddings, patches)
+        processor, whole = family.processor_for(processor, patches), ("embeddings",)
+    start_tower(tower, vit)
+    parts = (part for part, module in tower.named_modules() if any(True for _ in module.parameters(recurse=False)))
+    apart = (part for part in parts if part.partition(".")[0] not in whole)
+    return [f"{name}.{part}" for part in (*whole, *apart)], processor
 
 
 def _load(recipe: LanguageRecipe, family: Family) -> tuple[Any, Any]:

@@ -104,6 +104,16 @@ class Family(ABC):
         prompt's own tokens, so that a label is scored as the family was trained to write it.
         """
 
+    def processor_for(self, processor: Any, patches: int) -> Any:  # noqa: ANN401, ARG002
+        """A processor for an adapter whose tower takes pictures of so many patches, other than the base's.
+
+        Raises:
+            ModelUnavailableError: towers of this family take one size, or any.
+        """
+        raise ModelUnavailableError(
+            f"the adapter brings a {self.name} tower for pictures of another size", "take it along in a whole model"
+        )
+
     @abstractmethod
     def anatomy(self, module: nn.Module) -> Anatomy:
         """Names of the parts, found by class or config."""

@@ -6,6 +6,8 @@ class token, and every patch becomes one token of the language model, so its las
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,14 @@ class PaliGemma(Family):
         if not ids:
             raise ExhibitError(f"The answer {answer!r} has no tokens: write at least one character.")
         return ids
+
+    def processor_for(self, processor: Any, patches: int) -> Any:  # noqa: ANN401
+        """A copy that resizes pictures to more or fewer patches, and writes as many image tokens."""
+        other = copy.deepcopy(processor)
+        side = other.image_processor.size["height"] * math.isqrt(patches) // math.isqrt(processor.image_seq_length)
+        other.image_processor.size = {"height": side, "width": side}
+        other.image_processor.image_seq_length = other.image_seq_length = patches
+        return other
 
     def anatomy(self, module: nn.Module) -> Anatomy:
         """SigLIP tower, linear projector, Gemma decoder."""
