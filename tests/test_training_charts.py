@@ -19,7 +19,7 @@ from PIL import Image
 from training.__main__ import main
 from training.chart_data import CHART_KINDS, ChartData, read_topics
 from training.chart_drawing import draw_chart
-from training.chart_questions import RISE, ChartQuestion
+from training.chart_questions import KIND, RISE, ChartQuestion
 from training.chart_style import draw_style
 from training.charts import Chart, make_chart, picture_seed, write_charts
 from training.errors import DataError
@@ -263,6 +263,8 @@ def test_only_what_was_named_is_asked_and_charts_it_does_not_fit_are_left_out(tm
     assert {int(question.answer) for question in shown.questions} <= {
         *(len(shown.data.names), len(shown.data.series), len(shown.data.marks))
     }
+    (kind,) = make_chart(picture_seed(5, 0), questions=2, ask=["kind"]).questions
+    assert (kind.text, kind.answer, kind.marks) == (KIND, shown.data.kind, shown.data.marks)
     with pytest.raises(DataError, match="choose among value, extremum"):
         write_charts(tmp_path / "other", 1, seed=5, ask=["colour"])
 

@@ -85,7 +85,7 @@ def test_only_the_kinds_that_were_named_take_turns_and_half_of_each_is_unrelated
     told = json.loads((tmp_path / "scenes.json").read_text())
     assert told["turns"] == ["place", "things"]
     assert told["labels"] == {"drug deal place": 3, "drug substance": 3, "unrelated": 6}
-    with pytest.raises(DataError, match="choose among chat, place, things, crowd, album"):
+    with pytest.raises(DataError, match="choose among chat, place, things, crowd, album, talk"):
         write_scenes(tmp_path / "none", 4, 7, kinds=("cat",))
 
 
@@ -114,6 +114,15 @@ def test_albums_show_several_photos_of_one_class() -> None:
     assert max(photos) >= 2
     assert min(photos) >= 1
     assert not any("deal photo" in one.box_labels for one in drawn if one.label == UNRELATED)
+
+
+def test_talk_is_words_alone_and_many_of_them() -> None:
+    drawn = [render_picture(7, number, 64, hard=True, kinds=("talk",)) for number in range(24)]
+    found = [one for one in drawn if one.label != UNRELATED]
+    assert {label for one in found for label in one.box_labels} == {"deal message"}
+    assert np.mean([len(one.box_labels) for one in found]) > 3
+    harmless = [len(one.box_labels) for one in drawn if one.label == UNRELATED and one.kind.startswith("chat")]
+    assert min(harmless) >= 5
 
 
 def test_a_hard_set_is_half_look_alikes_of_all_three_classes() -> None:

@@ -11,9 +11,11 @@ from typing import Literal
 
 from training.chart_data import ChartData, Mark
 
-QuestionKind = Literal["value", "extremum", "difference", "count", "trend", "yes-no", "title"]
+QuestionKind = Literal["value", "extremum", "difference", "count", "trend", "yes-no", "title", "kind"]
 RISE = "Do the values in this chart rise from its beginning to its end? Answer yes or no."
-"""The one question that models for charts are asked in the app, where an answer is one of two."""
+"""What models for charts are asked in the app, where an answer is one of a few."""
+KIND = "What kind of chart is this?"
+"""What the bundled one is asked there, which hardly reads; the answer is one of ``chart_data.CHART_KINDS``."""
 TRIES = 4  # per question wanted: not every kind fits every chart, and a question may be drawn twice
 
 
@@ -24,7 +26,8 @@ class ChartQuestion:
     Attributes:
         kind: what has to be done to answer it.
         text: as a person would write it.
-        answer: a plain number without unit or comma, a name, ``yes`` or ``no``, ``rose`` or ``fell``, or the title.
+        answer: a plain number without unit or comma, a name, ``yes`` or ``no``, ``rose`` or ``fell``, the title, or a
+            kind of chart.
         marks: the bars, points or slices that answer it; none for the title.
     """
 
@@ -73,7 +76,7 @@ def _askers(data: ChartData, only: Sequence[str]) -> tuple[Asker, ...]:
         fitting += ["trend", "rise"]
     if data.title:
         fitting.append("title")
-    return tuple(ASKERS[name] for name in (*fitting, "shown") if name in only)
+    return tuple(ASKERS[name] for name in (*fitting, "shown", "kind") if name in only)
 
 
 def _ask_value(random: Random, data: ChartData) -> ChartQuestion:
@@ -203,6 +206,10 @@ def _ask_rise(_random: Random, data: ChartData) -> ChartQuestion | None:
     return ChartQuestion("trend", RISE, "yes" if gains[0] > 0 else "no", data.marks)
 
 
+def _ask_kind(_random: Random, data: ChartData) -> ChartQuestion:
+    return ChartQuestion("kind", KIND, data.kind, data.marks)
+
+
 def _ask_title(random: Random, data: ChartData) -> ChartQuestion:
     text = random.choice(
         ("What is the title of the chart?", "How is the chart titled?", "What is written above the chart as its title?")
@@ -221,7 +228,8 @@ ASKERS: Mapping[str, Asker] = MappingProxyType(
         "rise": _ask_rise,
         "yes-no": _ask_yes_no,
         "title": _ask_title,
+        "kind": _ask_kind,
     }
 )
 """What may be asked: ``shown`` is of ``count`` what shows without reading, ``rise`` of ``trend``."""
-_USUAL = tuple(name for name in ASKERS if name != "shown")
+_USUAL = tuple(name for name in ASKERS if name not in ("shown", "kind"))

@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from training.errors import DataError
-from training.scenes_chat import draw_album, draw_chat
+from training.scenes_chat import draw_album, draw_chat, draw_talk
 from training.scenes_common import CHAT, LABEL_NAMES, PLACE, SUBSTANCE, UNRELATED, Pixels, Scene, find_fonts
 from training.scenes_ordinary import draw_ordinary
 from training.scenes_photo import take_photo
@@ -51,6 +51,7 @@ KINDS: Mapping[str, tuple[int, _Draw]] = MappingProxyType(
         "things": (SUBSTANCE, draw_things),
         "crowd": (PLACE, draw_crowded),
         "album": (CHAT, draw_album),
+        "talk": (CHAT, draw_talk),
     }
 )
 
