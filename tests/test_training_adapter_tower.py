@@ -94,6 +94,37 @@ def test_the_app_swaps_the_tower_with_the_adapter_and_explains_it(
     assert torch.equal(_seen(core, picture), seen_before)
 
 
+def test_a_part_trained_whole_comes_with_the_adapter_and_leaves_the_base_alone(
+    base: Path,  # noqa: F811
+    data: Path,  # noqa: F811
+    picture: Image.Image,
+    tmp_path: Path,
+) -> None:
+    changes = {"adapter.modules_to_save": ["language_model.norm"]}
+    finetune_language(_adapter(base, tmp_path / "r.yaml", changes), data, tmp_path / "run", progress=False)
+    (saved,) = (
+        tensor
+        for name, tensor in load_file(tmp_path / "run" / "adapter_model.safetensors").items()
+        if name.endswith("language_model.norm.weight")
+    )
+    module, _, _ = get_family("paligemma").load(base)
+    own = module.get_submodule("model.language_model.norm").weight
+    assert saved.shape == own.shape
+    assert not torch.allclose(saved, own, atol=1e-3)
+    tuned = open_wanted(Wanted(str(tmp_path / "run"))).live
+    assert isinstance(tuned, VisionLanguageModel)
+    plain = tuned.without_adapter()
+    before, ours = scores(plain, picture), scores(tuned, picture)
+    assert torch.equal(scores(plain, picture), before)
+    torch.testing.assert_close(scores(tuned.merged(), picture), ours, atol=1e-4, rtol=0)
+
+
+def test_a_part_to_be_trained_whole_that_is_not_there_is_named(base: Path, data: Path, tmp_path: Path) -> None:  # noqa: F811
+    recipe = _adapter(base, tmp_path / "r.yaml", {"adapter.modules_to_save": ["last_norm"]})
+    with pytest.raises(RecipeError, match="no part of the network is named last_norm"):
+        build_pupil(recipe, read_questions(recipe.questions, data, 0))
+
+
 def test_a_tower_that_does_not_fit_is_refused(base: Path, data: Path, tmp_path: Path) -> None:  # noqa: F811
     recipe = _adapter(base, tmp_path / "r.yaml", {"adapter.tower": str(tmp_path)})
     with pytest.raises(RecipeError, match=r"tower: .*holds no config\.json"):

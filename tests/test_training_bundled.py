@@ -12,8 +12,10 @@ from PIL import Image
 
 from models.registry import load_zoo, weights_folder
 from models.reports import read_pictures, read_report
+from models.vlm import VisionLanguageModel
 from training.answering import ask_labels
 from training.bundle import MOST_PICTURES
+from training.charts import make_chart, picture_seed
 from training.labelled import read_labelled
 from training.opening import open_model
 from training.scenes import render_picture
@@ -61,6 +63,30 @@ def test_the_casework_adapter_is_clearly_ahead_of_its_base() -> None:
     assert "It knows generated pictures only." in (
         ROOT / "assets" / "bundled" / "paligemma-casework" / "README.md"
     ).read_text().replace("\n", " ")
+
+
+def test_the_chart_adapter_is_clearly_ahead_of_its_base() -> None:
+    figures = json.loads((ROOT / "assets" / "bundled" / "paligemma-charts" / "metrics.json").read_text())
+    after, before = figures["validation"], figures["before"]["validation"]
+    for name in ("relaxed_accuracy", "bleu", "rougeL"):
+        assert after["intervals"][name][0] > before["intervals"][name][1], name
+    assert figures["real"]["questions"] == 250
+
+
+@pytest.mark.parametrize("asked", ["shown", "kind"])
+def test_the_chart_adapter_answers_the_picture_and_not_the_question(asked: str) -> None:
+    charts = [make_chart(picture_seed(NEW_SCENES, number), 4, [asked]) for number in range(120)]
+    about = [(chart, question) for chart in charts for question in chart.questions[:1]]
+    live = open_model("bundled-paligemma-charts")
+    assert isinstance(live, VisionLanguageModel)
+    images = [Image.open(io.BytesIO(chart.drawing.png)).convert("RGB") for chart, _ in about]
+    texts = [question.text for _, question in about]
+    truth = np.array([question.answer for _, question in about])
+    own, foreign = (
+        np.array([one.strip() for one in live.write_each(seen, texts, max_new_tokens=4)]) == truth
+        for seen in (images, images[1:] + images[:1])
+    )
+    assert own.mean() > foreign.mean() + 2 * (2 * 0.25 / len(truth)) ** 0.5
 
 
 def test_a_bundled_report_keeps_a_few_pictures_and_first_those_that_it_got_wrong() -> None:

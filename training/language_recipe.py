@@ -33,6 +33,10 @@ class AdapterRecipe(Strict):
     dropout: float = Field(default=0.05, ge=0, lt=1)
     targets: str
     """Regular expression that the full names of the adapted linear layers match."""
+    modules_to_save: tuple[str, ...] = ()
+    """Parts that are trained whole and come with the adapter, by the end of their name. The last normalisation belongs
+    here where words are to be written that the base never wrote: behind it a logit cannot exceed the normalised state
+    times the word's embedding, and of a rare word, whose embedding is short, no answer would ever be sure."""
     tower: str | None = None
     """Folder of a ``ViTForImageClassification`` that has learnt the task; its weights come with the adapter as a SigLIP
     tower of its own (peft's ``modules_to_save``), in place of the base's. Frozen unless ``model.train_tower``."""

@@ -21,7 +21,7 @@ from models.hub import Hub, Wanted
 from models.positions import make_room
 from models.precision import keep_gradients, load_options, skeleton
 from training.errors import RecipeError
-from training.language_recipe import LanguageRecipe
+from training.language_recipe import AdapterRecipe, LanguageRecipe
 from training.questions import QuestionSet
 from training.small_paligemma import build_small_paligemma, load_vit, start_tower
 
@@ -105,15 +105,29 @@ def build_pupil(recipe: LanguageRecipe, questions: QuestionSet) -> Pupil:
             f"adapter: the code of {recipe.family} computes with its weights directly, where an adapter would do "
             "nothing; leave it out, and the decoder is trained as a whole."
         )
-    brought = None
-    if recipe.adapter.tower:
-        brought, processor = _bring_tower(network, processor, family, recipe.adapter.tower)
+    return _adapt(network, processor, family, recipe, recipe.adapter)
+
+
+def _adapt(
+    network: Any,  # noqa: ANN401
+    processor: Any,  # noqa: ANN401
+    family: Family,
+    recipe: LanguageRecipe,
+    settings: AdapterRecipe,
+) -> Pupil:
+    """The network with a new adapter, and with gradients in the adapter's own parts only."""
+    for part in settings.modules_to_save:  # peft passes over a name that it does not find
+        if not any(name.endswith(part) for name, _ in network.named_modules()):
+            raise RecipeError(f"adapter.modules_to_save: no part of the network is named {part}.")
+    brought: list[str] = []
+    if settings.tower:
+        brought, processor = _bring_tower(network, processor, family, settings.tower)
     lora = peft.LoraConfig(
-        r=recipe.adapter.rank,
-        lora_alpha=recipe.adapter.alpha,
-        lora_dropout=recipe.adapter.dropout,
-        target_modules=recipe.adapter.targets,
-        modules_to_save=brought,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets,
+        modules_to_save=[*brought, *settings.modules_to_save] or None,
         task_type="CAUSAL_LM",
         base_model_name_or_path=recipe.model.start,
     )
