@@ -89,6 +89,14 @@ def test_the_chart_adapter_answers_the_picture_and_not_the_question(asked: str) 
     assert own.mean() > foreign.mean() + 2 * (2 * 0.25 / len(truth)) ** 0.5
 
 
+def test_reports_publish_no_texts_of_sets_that_no_program_drew() -> None:
+    reports = [read_report(path) for path in (ROOT / "assets" / "bundled").glob("*/reports/*/report.json")]
+    others = [report for report in reports if report.kind == "answers" and not report.generated]
+    assert others
+    assert all("not published" in text for one in others for row in one.rows for text in (row.truth, str(row.question)))
+    assert len({(row.sha256, row.question) for row in others[0].rows}) == len(others[0].rows)
+
+
 def test_a_bundled_report_keeps_a_few_pictures_and_first_those_that_it_got_wrong() -> None:
     reports = ROOT / "assets" / "bundled" / "paligemma-casework" / "reports"
     wrong = {row.sha256 for row in read_report(reports / "validation" / "report.json").rows if not row.right}

@@ -241,14 +241,15 @@ def measure_model(
         name: what the reports call it.
         sets: files to measure on, by name.
         reports: folder of the reports, one folder per set. Small pictures go there only of sets that were drawn by a
-            program: photographs are their owners' to publish. The pages take a picture from whichever report has it.
+            program: photographs, and questions about them, are their owners' to publish. The pages take a picture
+            from whichever report has it.
         suffix: of the folders' names; where there is one, the pictures lie beside the report without it.
     """
     figures: dict[str, Any] = {}
     for title, path in sets.items():
         measured, manner = read_measured([path]), Manner(name=name, command=COMMAND)
         answered = ask(opened, measured, manner)
-        report = build_report(answered, describe(Wanted(name), opened, measured, manner))
+        report = withhold_texts(build_report(answered, describe(Wanted(name), opened, measured, manner)))
         shown = _choose_pictures(report, answered.thumbnails) if report.generated and not suffix else {}
         write_report(report, reports / f"{title}{suffix}", shown)
         figures[title] = summarise_report(report)
@@ -256,6 +257,17 @@ def measure_model(
         if groups:
             figures[title]["by"] = groups
     return figures
+
+
+def withhold_texts(report: Report) -> Report:
+    """The report without the questions and right answers of a set that no program drew; rows stay comparable."""
+    if report.generated or report.kind != "answers":
+        return report
+    rows = (
+        row.model_copy(update={"question": f"question {number}, not published here", "truth": "not published here"})
+        for number, row in enumerate(report.rows, 1)
+    )
+    return report.model_copy(update={"rows": tuple(rows)})
 
 
 def _choose_pictures(report: Report, thumbnails: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -194,6 +194,7 @@ WORDS: Final = {
     "label.rising": "rising",
     "label.not rising": "not rising",
     "label.bar chart": "bar chart",
+    "label.grouped bar chart": "grouped bar chart",
     "label.line chart": "line chart",
     "label.pie chart": "pie chart",
     "label.people": "people",

@@ -194,6 +194,7 @@ WORDS: Final = {
     "label.rising": "올라감",
     "label.not rising": "올라가지 않음",
     "label.bar chart": "막대그래프",
+    "label.grouped bar chart": "묶은 막대그래프",
     "label.line chart": "선그래프",
     "label.pie chart": "원그래프",
     "label.people": "사람",

@@ -194,6 +194,7 @@ WORDS: Final = {
     "label.rising": "rosną",
     "label.not rising": "nie rosną",
     "label.bar chart": "wykres słupkowy",
+    "label.grouped bar chart": "wykres słupkowy grupowany",
     "label.line chart": "wykres liniowy",
     "label.pie chart": "wykres kołowy",
     "label.people": "ludzie",
