@@ -185,7 +185,7 @@ WORDS: Final = {
     "they agree the picture is unchanged.",
     "status.no_vlm": "No vision-language model is chosen: tick one.",
     "task.casework": "What does the case picture show?",
-    "task.charts": "Do the values in the chart rise?",
+    "task.charts": "What does the chart show?",
     "task.photograph": "What does the photograph show?",
     "label.unrelated": "unrelated",
     "label.drug chat": "drug chat",

@@ -185,7 +185,7 @@ WORDS: Final = {
     "둘이 같으면 이미지가 그대로 보입니다.",
     "status.no_vlm": "선택한 비전 언어 모델이 없습니다. 하나 고르세요.",
     "task.casework": "사건 이미지는 무엇을 보여 주는가?",
-    "task.charts": "차트의 값이 올라가는가?",
+    "task.charts": "차트는 무엇을 보여 주는가?",
     "task.photograph": "사진은 무엇을 보여 주는가?",
     "label.unrelated": "관련 없음",
     "label.drug chat": "마약 대화 내역",

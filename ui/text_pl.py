@@ -185,7 +185,7 @@ WORDS: Final = {
     "gdzie są zgodne, obraz jest bez zmian.",
     "status.no_vlm": "Nie wybrano modelu wizyjno-językowego: zaznacz jeden.",
     "task.casework": "Co pokazuje zdjęcie ze sprawy?",
-    "task.charts": "Czy wartości na wykresie rosną?",
+    "task.charts": "Co pokazuje wykres?",
     "task.photograph": "Co pokazuje zdjęcie?",
     "label.unrelated": "bez związku",
     "label.drug chat": "rozmowa o narkotykach",
