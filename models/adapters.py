@@ -74,6 +74,7 @@ class Adapters:
         try:
             self._load(folder, file, config, name)
         except ModelUnavailableError:
+            self._patches.pop(name, None)  # the next one to come has the same name
             if name in getattr(self._module, "peft_config", {}):
                 self._module.delete_adapter(name)
             raise
