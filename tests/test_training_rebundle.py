@@ -101,6 +101,21 @@ def test_what_comes_of_a_changed_recipe_is_made_again(machine: Machine, tmp_path
     assert rebundle(plan) == ["end"]
 
 
+def test_a_given_step_is_taken_as_it_is_with_all_that_it_needs(machine: Machine) -> None:
+    plan = make_plan(*CHAIN)
+    with pytest.raises(RunError, match="runs/run: given, but not there"):
+        rebundle(plan, only=["end"], given=["run"])
+    with pytest.raises(RunError, match="no step ran;"):
+        rebundle(plan, given=["ran"])
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/theirs.txt").touch()
+    assert rebundle(plan, only=["end"], given=["run"]) == machine.ran == ["end"]
+    assert [file.name for file in Path("runs/run").iterdir()] == ["theirs.txt"]
+    # Without it the step is to be made, and the folder in its way is not the plan's.
+    with pytest.raises(RunError, match="runs/run: is there already"):
+        rebundle(plan)
+
+
 def test_steps_can_be_chosen_and_done_again(machine: Machine) -> None:
     plan = make_plan(*CHAIN)
     assert rebundle(plan, only=["run"]) == ["data", "run"]

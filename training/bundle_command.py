@@ -25,6 +25,9 @@ def add_command(commands: Any) -> None:  # noqa: ANN401 - argparse does not name
     again.add_argument("--plan", type=Path, default=Path("training/recipes/bundled.yaml"), help="YAML with the steps")
     again.add_argument("--only", action="append", metavar="STEP", help="this step and all it needs; may be repeated")
     again.add_argument("--from", dest="start", metavar="STEP", help="do this step and what comes of it again")
+    again.add_argument(
+        "--given", action="append", default=[], metavar="STEP", help="take the folder of this step as it is; repeatable"
+    )
     again.add_argument("--dry-run", action="store_true", help="print the commands that are still to be run")
     again.set_defaults(run=_run_rebundle)
     for command in (pack, again):
@@ -55,9 +58,9 @@ def _run_rebundle(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     plan = read_plan(options.plan)
     if options.dry_run:
-        commands = list_commands(plan, only=options.only or (), start=options.start)
+        commands = list_commands(plan, only=options.only or (), start=options.start, given=options.given)
         return {"commands": commands}, "\n".join(commands) or "nothing is left to do"
-    done = rebundle(plan, only=options.only or (), start=options.start)
+    done = rebundle(plan, only=options.only or (), start=options.start, given=options.given)
     return {"done": done}, f"done: {', '.join(done) or 'nothing was left to do'}"
 
 

@@ -78,27 +78,34 @@ def read_plan(path: Path) -> Plan:
     return read_strict(Plan, path)
 
 
-def list_commands(plan: Plan, *, only: Collection[str] = (), start: str | None = None) -> list[str]:
+def list_commands(
+    plan: Plan, *, only: Collection[str] = (), start: str | None = None, given: Collection[str] = ()
+) -> list[str]:
     """The command lines that ``rebundle`` would run, in order; arguments and errors as there."""
-    return [shlex.join([PYTHON, *_arguments(step, plan)]) for step in _list_open(plan, only, start)]
+    return [shlex.join([PYTHON, *_arguments(step, plan)]) for step in _list_open(plan, only, start, given)]
 
 
-def rebundle(plan: Plan, *, only: Collection[str] = (), start: str | None = None) -> list[str]:
+def rebundle(
+    plan: Plan, *, only: Collection[str] = (), start: str | None = None, given: Collection[str] = ()
+) -> list[str]:
     """Run every step that is not done yet.
 
     Args:
         plan: the steps.
         only: these steps and all they need, directly or not; all when empty.
         start: a step to do again even if it is done, with all that needs it.
+        given: steps whose folders are taken as they are, such as a bundled model that a chosen step starts from; what
+            only they need is not made.
 
     Returns:
         Names of the steps that were run.
 
     Raises:
-        RunError: if there is no such step, a command fails, or a folder is in the way that no step has made.
+        RunError: if there is no such step, a given one has no folder, a command fails, or a folder is in the way that
+            no step has made.
     """
     done: list[str] = []
-    for step in _list_open(plan, only, start):
+    for step in _list_open(plan, only, start, given):
         before = _read_accuracy(Path(step.out))
         _clear(step, plan)
         _remember(plan, step, finished=False)
@@ -115,16 +122,21 @@ def rebundle(plan: Plan, *, only: Collection[str] = (), start: str | None = None
     return done
 
 
-def _list_open(plan: Plan, only: Collection[str], start: str | None) -> Iterator[Step]:
+def _list_open(plan: Plan, only: Collection[str], start: str | None, given: Collection[str]) -> Iterator[Step]:
     """Steps to be run, in order."""
     names = [step.name for step in plan.steps]
-    unknown = [name for name in (*only, *([start] if start else [])) if name not in names]
+    unknown = [name for name in (*only, *([start] if start else []), *given) if name not in names]
     if unknown:
         raise RunError(f"the plan has no step {', '.join(unknown)}; it has {', '.join(names)}.")
-    wanted = _with_needs(plan, only) if only else set(names)
+    missing = [step.out for step in plan.steps if step.name in given and not _is_there(step)]
+    if missing:
+        raise RunError(f"{', '.join(missing)}: given, but not there; leave out --given for it to be made.")
+    wanted = _with_needs(plan, only or names, given)
     record = _read_record(plan)
     again: set[str] = set()
     for step in plan.steps:
+        if step.name in given:
+            continue
         kept = record.get(step.name, {})
         is_done = (
             kept.get("finished") == "yes" and kept.get("fingerprint") == _fingerprint(step, plan) and _is_there(step)
@@ -135,10 +147,10 @@ def _list_open(plan: Plan, only: Collection[str], start: str | None) -> Iterator
                 yield step
 
 
-def _with_needs(plan: Plan, only: Collection[str]) -> set[str]:
+def _with_needs(plan: Plan, only: Collection[str], given: Collection[str]) -> set[str]:
     wanted = set(only)
     for step in reversed(plan.steps):
-        if step.name in wanted:
+        if step.name in wanted and step.name not in given:
             wanted.update(step.needs)
     return wanted
 
