@@ -36,7 +36,7 @@ def decode_pictures(labelled: LabelledSet, processor: BaseImageProcessor) -> tup
     Raises:
         DataError: if none can be read.
     """
-    resized: list[Tensor] = []
+    decoded: Tensor | None = None
     readable: list[int] = []
     for index in tqdm(range(len(labelled)), desc="decoding", unit="img", mininterval=1.0):
         try:
@@ -45,11 +45,13 @@ def decode_pictures(labelled: LabelledSet, processor: BaseImageProcessor) -> tup
             logger.warning("left out: %s", error)
             continue
         pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
-        resized.append(pixels.round().clamp(0, 255).to(torch.uint8))
+        if decoded is None:  # room for all at once: stacking them in the end would need every picture twice
+            decoded = torch.empty(len(labelled), *pixels.shape, dtype=torch.uint8)
+        decoded[len(readable)] = pixels.round().clamp(0, 255).to(torch.uint8)
         readable.append(index)
-    if not resized:
+    if decoded is None:
         raise DataError("none of the pictures can be read.")
-    return torch.stack(resized), readable
+    return decoded[: len(readable)], readable
 
 
 def read_statistics(processor: BaseImageProcessor) -> tuple[list[float], list[float]]:
