@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -81,6 +83,28 @@ def test_one_command_measures_a_model_and_its_answers_are_calibrated_from_then_o
     # Measured again, it takes the place of what was there.
     assert main(command) == 0
     assert (folder / "README.md").read_text("utf-8").count("## Doubt") == 1
+
+
+def test_answers_of_a_table_of_questions_stand_for_labels(place, capsys):
+    command = ["doubt", "--model", "tiny", "--recipe", str(place / "recipe.yaml"), "--zoo", str(place / "zoo.yaml")]
+    assert main([*command, "--json"]) == 0
+    by_label = json.loads(capsys.readouterr().out)
+    for name in ("train", "held", "measured"):
+        file = place / f"{name}.parquet"
+        table = pq.read_table(file)
+        answers = pa.array(["no" if label == 0 else "real" for label in table["label"].to_pylist()])
+        asked = table.select(["image"]).append_column("question", pa.array(["Is it real?"] * len(table)))
+        pq.write_table(asked.append_column("answer", answers), file)
+    recipe = yaml.safe_load((place / "recipe.yaml").read_text("utf-8"))
+    for more, problem in (({}, "has the labels no, the model fake, real"), ({"column": "said"}, "no column said")):
+        (place / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"column": "answer"} | more), "utf-8")
+        assert main(command) == 2
+        assert problem in capsys.readouterr().err
+    (place / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"column": "answer", "names": {"no": "fake"}}), "utf-8")
+    assert main([*command, "--json"]) == 0
+    by_answer = json.loads(capsys.readouterr().out)
+    assert by_answer["figures"] == by_label["figures"]
+    assert by_answer["temperature"] == by_label["temperature"]
 
 
 def test_other_weights_are_not_judged_by_these_statistics(place, tiny_folders):

@@ -50,6 +50,10 @@ class DoubtRecipe(Strict):
     """Further ones, held out: what is stated."""
     outside: dict[str, str] = Field(default_factory=dict)
     """By name, pictures of another kind, which the model should find unlike its own."""
+    column: str = "label"
+    """Column of the three sets that tells what a picture shows, such as the answers of a table of questions."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """The model's label for a text of that column; texts that are not here are labels themselves."""
     pictures: int = Field(default=1500, ge=2 * DIRECTIONS)
     """Training pictures taken, at most."""
     false_alarm: float = Field(default=0.05, gt=0, lt=0.5)
@@ -97,8 +101,8 @@ def measure_doubt(
     if folder is None:
         raise RunError(f"{model}: comes from a hub; statistics lie beside weights, so give their folder as --out.")
     live = open_wanted(Wanted(model, zoo=zoo)).live
-    train = _take(_read(live, "train", plan.train), plan.pictures, plan.seed)
-    held, measured = _read(live, "held", plan.held), _read(live, "measured", plan.measured)
+    train = _take(_read(live, plan, "train", plan.train), plan.pictures, plan.seed)
+    held, measured = _read(live, plan, "held", plan.held), _read(live, plan, "measured", plan.measured)
     familiar = fit_familiar(_features(live, train))
     doubt = _measure(live, familiar, (train, held, measured), plan, command)
     write_doubt(doubt, folder)
@@ -138,7 +142,7 @@ def _measure(
     }
     files = {one.name: one.about for one in sets}
     for name, path in plan.outside.items():
-        other = _read(live, name, path, labelled=False)
+        other = _read_unlabelled(name, path)
         far = familiar.distances(_features(live, other))
         figures["outside"][name] = {
             "pictures": len(far),
@@ -164,17 +168,26 @@ def _measure(
     return Doubt(facts, familiar, HeldOut(logits, measured.truth, live.labels, measured.about["sha256"]))
 
 
-def _read(live: LiveModel, name: str, source: str, *, labelled: bool = True) -> _Set:
-    """A set of the recipe; labels are matched to the model's by name."""
+def _read(live: LiveModel, plan: DoubtRecipe, name: str, source: str) -> _Set:
+    """A labelled set of the recipe; its labels are matched to the model's by name."""
     table = read_table(source)
     about = describe_source(source, table).model_dump(mode="json")
-    if not labelled:
-        return _Set(name, table.pictures, np.zeros(0, np.intp), about)
-    found = read_labelled(source).originals()
-    if not set(found.names) <= set(live.labels):
-        raise DataError(f"{source}: has the labels {', '.join(found.names)}, the model {', '.join(live.labels)}.")
-    order = [live.labels.index(label) for label in found.names]
-    return _Set(name, found.pictures, np.array([order[label] for label in found.labels], np.intp), about)
+    if plan.column == "label":
+        found = read_labelled(source).originals()
+        pictures, texts = found.pictures, [found.names[label] for label in found.labels]
+    else:
+        pictures = [table.pictures[place] for place in table.places]
+        texts = [str(text) for text in table.get_list(plan.column)]
+    labels = [plan.names.get(text, text) for text in texts]
+    unknown = sorted(set(labels) - set(live.labels))
+    if unknown:
+        raise DataError(f"{source}: has the labels {', '.join(unknown)}, the model {', '.join(live.labels)}.")
+    return _Set(name, pictures, np.array([live.labels.index(label) for label in labels], np.intp), about)
+
+
+def _read_unlabelled(name: str, source: str) -> _Set:
+    table = read_table(source)
+    return _Set(name, table.pictures, np.zeros(0, np.intp), describe_source(source, table).model_dump(mode="json"))
 
 
 def _take(given: _Set, count: int, seed: int) -> _Set:
@@ -218,7 +231,7 @@ def _describe_card(facts: DoubtFacts) -> str:
         for name, one in figures["outside"].items()
     ]
     table = "\n".join(
-        ["| pictures | number | AUROC against faces like its own | called unlike |", "|---|---|---|---|", *rows]
+        ["| pictures | number | AUROC against its own kind | called unlike |", "|---|---|---|---|", *rows]
     )
     return "\n\n".join(
         (
@@ -231,7 +244,7 @@ def _describe_card(facts: DoubtFacts) -> str:
             f"{figures['false_alarm_measured']:.1%} do, of pictures of other kinds:",
             table,
             "The kind of distance was chosen with these pictures in sight, so their AUROC is a little too good. A "
-            "picture that is not called unlike may still be of a generator the model never saw.",
+            "picture that is not called unlike may still be of a kind the model never saw.",
             f"```\n{facts.command}\n```",
         )
     )
