@@ -176,7 +176,7 @@ def _read(live: LiveModel, plan: DoubtRecipe, name: str, source: str) -> _Set:
         found = read_labelled(source).originals()
         pictures, texts = found.pictures, [found.names[label] for label in found.labels]
     else:
-        pictures = [table.pictures[place] for place in table.places]
+        pictures = tuple(table.pictures[place] for place in table.places)
         texts = [str(text) for text in table.get_list(plan.column)]
     labels = [plan.names.get(text, text) for text in texts]
     unknown = sorted(set(labels) - set(live.labels))
