@@ -159,7 +159,7 @@ def _merged(kept: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]]) 
 
 
 def _table(figures: Sequence[Figure]) -> str:
-    width = max(len(figure.name) for figure in figures)
+    width = max((len(figure.name) for figure in figures), default=0)
     lines = [f"{'figure':<{width}}  {'value':>9}  {'bound':>9}  holds  how"]
     for figure in figures:
         sign = "<=" if figure.better == "lower" else ">="

@@ -70,6 +70,7 @@ class Adapters:
             raise ModelUnavailableError(
                 f"{type(self._module).__name__} takes no adapters", "give the fine-tuned weights as a whole model"
             )
+        config.modules_to_save = _own_parts(config, self._module, folder)
         name = f"exhibit_{len(self._names)}"
         try:
             self._load(folder, file, config, name)
@@ -222,6 +223,50 @@ def _config(folder: Path) -> LoraConfig:
             "merge it into its base, or convert it to a plain LoRA, with peft",
         )
     return config
+
+
+def _own_parts(config: LoraConfig, module: nn.Module, folder: Path) -> list[str] | None:
+    """What an adapter brings whole (``modules_to_save``), named so that it fits a network beside others.
+
+    The library cannot wrap a part inside another that is wrapped. Embeddings with positions come as one or in parts,
+    which is the same as long as no part is left out; then they are named as one.
+
+    Raises:
+        ModelUnavailableError: an adapter that is attached already brings a part of it, or what it is part of.
+    """
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    wanted = list(config.modules_to_save or ())
+    parts = dict(_plain_names(module))
+    for path, part in parts.items():
+        inside = [f"{path}.{name}" for name, child in part.named_children() if any(True for _ in child.parameters())]
+        named = [one for one in wanted if any(child.endswith(one) for child in inside)]
+        is_whole = all(any(child.endswith(one) for one in named) for child in inside)
+        if (
+            named
+            and is_whole
+            and hasattr(part, "position_ids")
+            and not any(True for _ in part.parameters(recurse=False))
+        ):
+            wanted = [one for one in wanted if one not in named] + [path]
+    wrapped = [path for path, part in _plain_names(module) if isinstance(part, AuxiliaryTrainingWrapper)]
+    for path in parts:
+        if any(path.endswith(one) for one in wanted):
+            nested = [one for one in wrapped if f"{path}.".startswith(f"{one}.") != f"{one}.".startswith(f"{path}.")]
+            if nested:
+                raise ModelUnavailableError(
+                    f"the adapter in {folder} brings its own {path}, another one on this base its own {nested[0]}",
+                    "save both with the same modules_to_save, or merge one of them into the base",
+                )
+    return wanted or None
+
+
+def _plain_names(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The network's parts by the names that they had before adapters wrapped them; the wrapped last."""
+    for path, part in module.named_modules():
+        parts = path.split(".")
+        if "modules_to_save" not in parts:
+            yield ".".join(one for one in parts if one != "original_module"), part
 
 
 def _switches(module: nn.Module) -> Iterator[Any]:

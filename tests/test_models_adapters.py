@@ -202,3 +202,49 @@ def test_a_network_that_takes_no_adapters_says_so(tiny_vlm, tmp_path):
     folder = build_adapter("paligemma", tiny_vlm("paligemma"), tmp_path / "a")
     with pytest.raises(ModelUnavailableError, match="Linear takes no adapters"):
         Adapters(torch.nn.Linear(2, 2)).attach(folder, "a")
+
+
+IN_PARTS, AS_ONE = ["embeddings.patch_embedding", "embeddings.position_embedding"], ["embeddings"]
+
+
+def brings(tiny_vlm, folder, parts, *, seed=0):
+    """An adapter with parts of the vision tower of its own, which differ from the base's."""
+    build_adapter("paligemma", tiny_vlm("paligemma"), folder, seed=seed, modules_to_save=parts)
+    rewrite(
+        folder, change=lambda all_: {key: one if "lora" in key else one + 0.1 * (seed + 1) for key, one in all_.items()}
+    )
+    return folder
+
+
+@pytest.mark.parametrize("order", [(IN_PARTS, AS_ONE), (AS_ONE, IN_PARTS), (IN_PARTS, IN_PARTS)])
+def test_embeddings_brought_in_parts_and_as_one_share_a_base(core_of, tiny_vlm, tmp_path, picture, order):
+    folders = [brings(tiny_vlm, tmp_path / f"{seed}", parts, seed=seed) for seed, parts in enumerate(order)]
+    alone = []
+    for folder in folders:
+        core = core_of()
+        core.adapters.attach(folder, "one")
+        alone.append(scores(view(core, "one"), picture))
+    core = core_of()
+    base = scores(view(core), picture)
+    for key, folder in enumerate(folders):
+        core.adapters.attach(folder, str(key))
+    for key, expected in enumerate(alone):
+        assert torch.equal(scores(view(core, str(key)), picture), expected)
+    assert torch.equal(scores(view(core), picture), base)
+    assert len({tuple(one.tolist()) for one in (base, *alone)}) == 3
+
+
+@pytest.mark.parametrize("order", [("mlp", "mlp.fc1"), ("mlp.fc1", "mlp")])
+def test_a_part_within_anothers_part_is_refused_in_one_line(core_of, tiny_vlm, tmp_path, picture, order):
+    first, second = (brings(tiny_vlm, tmp_path / part, [f"encoder.layers.0.{part}"], seed=1) for part in order)
+    core = core_of()
+    base = scores(view(core), picture)
+    core.adapters.attach(first, "first")
+    expected = scores(view(core, "first"), picture)
+    with pytest.raises(
+        ModelUnavailableError, match=rf"its own \S+0\.{order[1]}, another one on this base its own \S+0\.{order[0]}"
+    ):
+        core.adapters.attach(second, "second")
+    assert "second" not in core.adapters
+    assert torch.equal(scores(view(core, "first"), picture), expected)
+    assert torch.equal(scores(view(core), picture), base)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.loading import ModelLoader
 from models.registry import load_zoo, weights_folder
 from models.reports import read_pictures, read_report
 from models.vlm import VisionLanguageModel
@@ -109,13 +110,26 @@ def test_a_bundled_report_keeps_a_few_pictures_and_first_those_that_it_got_wrong
 def test_the_casework_adapter_answers_as_its_figures_say() -> None:
     stated = json.loads((ROOT / "assets" / "bundled" / "paligemma-casework" / "metrics.json").read_text())
     expected = stated["validation"]["accuracy"]
-    assert expected >= 0.9
+    assert expected >= 0.94
     drawn = [render_picture(NEW_SCENES, number) for number in range(80)]
     live = open_model("bundled-paligemma-casework")
     images = [Image.open(io.BytesIO(one.jpeg)).convert("RGB") for one in drawn]
     found = [one.label for one in live.predict(images)]
     right = np.mean([LABEL_NAMES[one.label] == label for one, label in zip(drawn, found, strict=True)])
     assert abs(right - expected) < 3 * (expected * (1 - expected) / len(drawn)) ** 0.5
+
+
+ADAPTERS = ("bundled-paligemma-deepfake", "bundled-paligemma-casework", "bundled-paligemma-charts")
+
+
+@pytest.mark.parametrize("order", [ADAPTERS, ADAPTERS[::-1]])
+def test_bundled_adapters_share_their_base_in_any_order(order: tuple[str, ...]) -> None:
+    image = Image.open(io.BytesIO(render_picture(NEW_SCENES, 0).jpeg)).convert("RGB")
+    alone = [open_model(model).predict([image])[0].logits for model in order]
+    loader = ModelLoader(load_zoo(), offline=True, device="cpu")
+    loaded = [loader.load(model) for model in order]
+    assert all(isinstance(live, VisionLanguageModel) and live.module is loaded[0].module for live in loaded)
+    assert [live.predict([image])[0].logits for live in loaded] == alone
 
 
 def test_bundled_weights_stay_small() -> None:

@@ -152,17 +152,17 @@ def _tower(network: Any, family: Family) -> nn.Module:  # noqa: ANN401
 def _bring_tower(network: Any, processor: Any, family: Family, folder: str) -> tuple[list[str], Any]:  # noqa: ANN401
     """Start the tower from a ViT's weights; the names of all its parts, which come with the adapter, and a processor.
 
-    Each part is named by itself, since what explains a network hooks into the blocks around them. The embeddings of a
-    tower for pictures of another size come as one, with their number of positions.
+    Each part is named by itself, since what explains a network hooks into the blocks around them; but the embeddings
+    come as one, with their number of positions.
     """
     name, tower = family.anatomy(network).tower, _tower(network, family)
     vit = load_vit(folder)[0]
     patches = (int(vit.config.image_size) // int(vit.config.patch_size)) ** 2
     embeddings: Any = getattr(tower, "embeddings", None)
-    whole: tuple[str, ...] = ()
+    whole = () if embeddings is None else ("embeddings",)
     if getattr(embeddings, "num_positions", patches) != patches:
         make_room(embeddings, patches)
-        processor, whole = family.processor_for(processor, patches), ("embeddings",)
+        processor = family.processor_for(processor, patches)
     start_tower(tower, vit)
     parts = (part for part, module in tower.named_modules() if any(True for _ in module.parameters(recurse=False)))
     apart = (part for part in parts if part.partition(".")[0] not in whole)
