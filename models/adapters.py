@@ -236,7 +236,8 @@ def _own_parts(config: LoraConfig, module: nn.Module, folder: Path) -> list[str]
     """
     from peft.utils import AuxiliaryTrainingWrapper
 
-    wanted = list(config.modules_to_save or ())
+    if not (wanted := list(config.modules_to_save or ())):
+        return None
     parts = dict(_plain_names(module))
     for path, part in parts.items():
         inside = [f"{path}.{name}" for name, child in part.named_children() if any(True for _ in child.parameters())]
@@ -258,7 +259,7 @@ def _own_parts(config: LoraConfig, module: nn.Module, folder: Path) -> list[str]
                     f"the adapter in {folder} brings its own {path}, another one on this base its own {nested[0]}",
                     "save both with the same modules_to_save, or merge one of them into the base",
                 )
-    return wanted or None
+    return wanted
 
 
 def _plain_names(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
