@@ -135,8 +135,10 @@ def test_batches_without_masks_have_none(tmp_path: Path) -> None:
     pixels = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8)
     processor = type("Plain", (), {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})()
     assert set(Pictures(pixels, [0, 1], 2, processor)[0]) == {"pixel_values", "labels"}
-    masked = Pictures(pixels, [0, 1], 2, processor, masks=torch.full((2, 1, SIDE, SIDE), 255, dtype=torch.uint8))
-    assert masked[0]["masks"].shape == (1, SIDE, SIDE) and masked[0]["masks"].min() == 1
+    masked = Pictures(
+        pixels, [0, 1], 2, processor, maps={"masks": torch.full((2, 1, SIDE, SIDE), 255, dtype=torch.uint8)}
+    )
+    assert masked[0]["masks"].shape == (1, 1, SIDE, SIDE) and masked[0]["masks"].min() == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def augment_pictures(pictures: Tensor, crop: int, recipe: AugmentRecipe) -> Tens
     """Crop and change a batch of pictures.
 
     Args:
-        pictures: uint8 (n, 3, h, w), or with further channels (masks), which are moved alike and keep their values.
+        pictures: uint8 (n, 3, h, w), or with further channels (masks, numbers of words), which are moved alike, from
+            the nearest pixel, and keep their values.
         crop: side of the random crop in pixels, at most h and w.
         recipe: what to do and how often.
 
@@ -91,9 +92,10 @@ def _random_affine(pictures: Tensor, recipe: AugmentRecipe) -> Tensor:
     theta = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
     source = pictures[chosen].float()
     grid = F.affine_grid(theta, list(source.shape), align_corners=False)
-    warped = F.grid_sample(source, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     moved = pictures.clone()
-    moved[chosen] = warped.round_().clamp_(0, 255).to(torch.uint8)
+    for channels, mode in ((slice(3), "bilinear"), (slice(3, None), "nearest")):
+        warped = F.grid_sample(source[:, channels], grid, mode=mode, padding_mode="reflection", align_corners=False)
+        moved[chosen, channels] = warped.round_().clamp_(0, 255).to(torch.uint8)
     return moved
 
 

@@ -6,7 +6,7 @@ Beyer et al. 2022 (patient teacher: it sees exactly the augmented, mixed picture
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class Student(nn.Module):
 
     Args:
         student: image classifier; with heads its hidden states are (n, prefix + patches, width).
-        patch_classes: number of answers each patch gives; 0 for none.
+        patch_heads: name of what each patch answers to the number of its classes.
         hint_channels: channels of the teacher's feature maps that layers at equal distances learn to foretell.
         side: of the pictures it takes, in pixels, where its teacher sees larger ones; those are made smaller here.
     """
@@ -35,7 +35,7 @@ class Student(nn.Module):
         self,
         student: PreTrainedModel,
         *,
-        patch_classes: int = 0,
+        patch_heads: Mapping[str, int] | None = None,
         hint_channels: Sequence[int] = (),
         side: int | None = None,
     ) -> None:
@@ -43,12 +43,12 @@ class Student(nn.Module):
         self.side = side
         self.student = student
         self.config = student.config
-        self.head = _linear_head(student, patch_classes) if patch_classes else None
+        self.heads = nn.ModuleDict({name: _linear_head(student, n) for name, n in (patch_heads or {}).items()})
         self.hints = nn.ModuleList(_linear_head(student, channels) for channels in hint_channels)
 
     def forward(self, pixel_values: Tensor) -> dict[str, Any]:
-        """``logits`` (n, classes); with heads ``patch_logits`` and ``hints``, (n, prefix + patches, channels) each."""
-        heads = self.training and (self.head is not None or len(self.hints) > 0)
+        """``logits`` (n, classes); in training each head's answer and ``hints``, (n, prefix + patches, channels)."""
+        heads = self.training and (len(self.heads) > 0 or len(self.hints) > 0)
         if self.side and pixel_values.shape[-1] != self.side:
             pixel_values = F.interpolate(pixel_values, (self.side, self.side), mode="bilinear", antialias=True)
         outputs = self.student(pixel_values=pixel_values, output_hidden_states=heads)
@@ -58,8 +58,7 @@ class Student(nn.Module):
             depth = len(states) - 1
             places = [max(1, depth * (index + 1) // len(self.hints)) for index in range(len(self.hints))]
             answers["hints"] = [head(states[place]) for head, place in zip(self.hints, places, strict=True)]
-            if self.head is not None:
-                answers["patch_logits"] = self.head(states[-1])
+            answers |= {name: head(states[-1]) for name, head in self.heads.items()}
         return answers
 
 

@@ -31,6 +31,7 @@ from training.labelled import read_labelled
 from training.masks import read_masks
 from training.pictures import Pictures, decode_pictures, read_statistics
 from training.plots import save_loss_curve
+from training.reading import VOCABULARY, read_word_ids
 from training.recipe import FILTERS, DistillRecipe, Recipe, read_recipe, write_recipe
 from training.resizing import resize_positions
 from training.trainer import ClassifierTrainer, checkpoint_activations, make_arguments, train_to_end
@@ -101,6 +102,7 @@ def finetune(
         recipe=recipe.train,
         teacher=learner.teacher,
         mask_weight=recipe.mask_weight,
+        word_weight=recipe.word_weight,
         resumed_from=checkpoint,
     )
     trained = train_to_end(
@@ -173,13 +175,14 @@ def build_learner(recipe: Recipe) -> Learner:
         processor.resample = FILTERS[recipe.image.resample]
     classes = len(classifier.config.id2label or {})
     if recipe.distill is None:
-        student = Student(classifier, patch_classes=classes + 1 if recipe.mask_weight else 0)
+        heads = {"mask_logits": (classes + 1, recipe.mask_weight), "word_logits": (VOCABULARY + 1, recipe.word_weight)}
+        student = Student(classifier, patch_heads={name: width for name, (width, weight) in heads.items() if weight})
         return Learner(classifier, student, processor, None, processor)
     network, taught_by = _load_teacher(recipe.distill, processor, classifier)
     teacher = Teacher(network, recipe.distill)
     student = Student(
         classifier,
-        patch_classes=classes if recipe.distill.patches else 0,
+        patch_heads={"patch_logits": classes} if recipe.distill.patches else {},
         hint_channels=teacher.hint_channels,
         side=recipe.image.crop if recipe.distill.size else None,
     )
@@ -237,13 +240,17 @@ def _read_splits(recipe: Recipe, data: Path, learner: Learner) -> tuple[Pictures
 
 def _decode_split(file: Path, learner: Learner, recipe: Recipe, *, training: bool) -> Pictures:
     labelled = read_labelled(file, recipe.labels)
-    masked = training and recipe.mask_weight > 0
     pixels, readable = decode_pictures(labelled, learner.training_processor if training else learner.processor)
     label2id = {str(label): int(index) for index, label in (learner.classifier.config.id2label or {}).items()}
     unknown = set(labelled.names) - set(label2id)
     if unknown:
         raise RunError(f"the data has labels the model lacks: {', '.join(sorted(unknown))}.")
     labels = [label2id[labelled.names[labelled.labels[index]]] for index in readable]
+    side, maps = pixels.shape[-1], {}
+    if training and recipe.mask_weight:
+        maps["masks"] = read_masks(file, readable, side)
+    if training and recipe.word_weight:
+        maps["word_ids"] = read_word_ids(file, readable, side)
     crop = recipe.distill.size if recipe.distill and recipe.distill.size else recipe.image.crop
     return Pictures(
         pixels,
@@ -253,5 +260,5 @@ def _decode_split(file: Path, learner: Learner, recipe: Recipe, *, training: boo
         crop=crop if training else None,
         augment=recipe.augment if training else None,
         seed=recipe.seed,
-        masks=read_masks(file, readable, pixels.shape[-1]) if masked else None,
+        maps=maps,
     )

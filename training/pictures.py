@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class Pictures(Dataset[Any]):
         crop: side of the training crop in pixels.
         seed: of the random changes.
         augment: how to change training pictures; None leaves them whole and unchanged.
-        masks: uint8 (n, 1, h, w) of what decides, for training pictures that have them.
+        maps: by name uint8 (n, channels, h, w) of what each pixel shows, for training pictures that have them.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Pictures(Dataset[Any]):
         crop: int | None = None,
         augment: AugmentRecipe | None = None,
         seed: int = 0,
-        masks: Tensor | None = None,
+        maps: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.pixels = pixels
-        self._masks = masks
+        self._maps = dict(maps or {})
         self._targets = torch.nn.functional.one_hot(torch.tensor(labels), classes).float()
         mean, std = read_statistics(processor)
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
@@ -109,11 +109,10 @@ class Pictures(Dataset[Any]):
         """One batch, which is what the data loader asks for.
 
         Returns:
-            ``pixel_values`` (n, 3, h, w), ``labels`` (n, classes) and, where there are some, ``masks`` (n, h, w).
+            ``pixel_values`` (n, 3, h, w), ``labels`` (n, classes) and every map, its values over 255.
         """
         pixels, targets = self.pixels[indices], self._targets[indices]
-        if self._masks is not None:
-            pixels = torch.cat([pixels, self._masks[indices]], 1)
+        pixels = torch.cat([pixels, *(one[indices] for one in self._maps.values())], 1)
         if self._augment is None:
             values = pixels.float().div_(255)
         else:
@@ -124,7 +123,8 @@ class Pictures(Dataset[Any]):
                 values = augment_pictures(pixels, self._crop, self._augment)
                 values, targets = mix_batch(values, targets, self._augment)
         batch = {"pixel_values": (values[:, :3] - self.mean) / self.std, "labels": targets}
-        return batch if self._masks is None else batch | {"masks": values[:, 3]}
+        widths = [one.shape[1] for one in self._maps.values()]
+        return batch | dict(zip(self._maps, values[:, 3:].split(widths, 1), strict=True))
 
 
 def hash_batch(seed: int, indices: Sequence[int]) -> int:

@@ -173,13 +173,19 @@ class Recipe(Strict):
     mask_weight: float = Field(default=0.0, ge=0)
     """For transformers: weight of the loss by which every patch learns from the column ``mask`` of the training
     pictures whether it shows what decides the class (``training/masks.py``)."""
+    word_weight: float = Field(default=0.0, ge=0)
+    """For transformers: weight of the loss by which every patch learns from the columns ``word_ids`` and ``words`` what
+    word it shows (``training/reading.py``)."""
 
     @model_validator(mode="after")
     def _one_teacher_of_patches(self) -> Recipe:
-        if self.mask_weight and self.distill is not None:
-            raise ValueError("patches learn from masks or from a teacher; give either mask_weight or distill")
-        if self.mask_weight and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError("mask_weight: masks of mixed pictures would be wrong; leave out mixup and cutmix")
+        for name in ("mask_weight", "word_weight"):
+            if getattr(self, name) and self.distill is not None:
+                raise ValueError(f"patches learn from truth or from a teacher; give either {name} or distill")
+            if getattr(self, name) and (self.augment.mixup or self.augment.cutmix):
+                raise ValueError(f"{name}: maps of mixed pictures would be wrong; leave out mixup and cutmix")
+        if self.word_weight and self.augment.flip:
+            raise ValueError("word_weight: mirrored words cannot be read; leave out augment.flip")
         return self
 
 

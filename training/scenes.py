@@ -70,6 +70,8 @@ class Rendered:
         boxes_xyxy: (n, 4) in pixels, right and lower edge exclusive, of what decides the class.
         box_labels: names of the boxes, aligned.
         mask: uint8 (size, size), 1 where a pixel shows what decides the class.
+        word_ids: uint8 (size, size), which of ``words`` a pixel shows, counted from 1; 0 for none.
+        words: of the messages of a chat, as written.
         seed: of the set.
         number: of the picture in the set.
     """
@@ -83,6 +85,8 @@ class Rendered:
     boxes_xyxy: tuple[tuple[int, int, int, int], ...]
     box_labels: tuple[str, ...]
     mask: Pixels
+    word_ids: Pixels
+    words: tuple[str, ...]
     seed: int
     number: int
 
@@ -123,6 +127,8 @@ def render_picture(
         boxes_xyxy=tuple(box for _, box in found),
         box_labels=tuple(scene.sheet.parts[part - 1] for part, _ in found),
         mask=(photo.ids > 0).astype(np.uint8),
+        word_ids=photo.word_ids,
+        words=tuple(scene.sheet.words),
         seed=seed,
         number=number,
     )
@@ -225,8 +231,6 @@ def _render_rows(task: tuple[int, int, int, int, bool, tuple[str, ...]]) -> list
 
 
 def _to_row(picture: Rendered) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    Image.fromarray(picture.mask).save(buffer, "PNG")
     name = f"{picture.seed}-{picture.number:07d}"
     return {
         "image": {"bytes": picture.jpeg, "path": f"{name}.jpg"},
@@ -237,10 +241,18 @@ def _to_row(picture: Rendered) -> dict[str, Any]:
         "claims_false": list(picture.claims_false),
         "boxes_xyxy": [list(map(float, box)) for box in picture.boxes_xyxy],
         "box_labels": list(picture.box_labels),
-        "mask": {"bytes": buffer.getvalue(), "path": f"{name}.png"},
+        "mask": {"bytes": _encode(picture.mask), "path": f"{name}.png"},
+        "word_ids": {"bytes": _encode(picture.word_ids), "path": f"{name}-words.png"},
+        "words": list(picture.words),
         "seed": picture.seed,
         "number": picture.number,
     }
+
+
+def _encode(numbers: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(numbers).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _make_schema() -> pa.Schema:
@@ -258,6 +270,8 @@ def _make_schema() -> pa.Schema:
         ("boxes_xyxy", pa.list_(pa.list_(pa.float32())), {"feature": box, "_type": "List"}),
         ("box_labels", pa.list_(pa.string()), {"feature": text, "_type": "List"}),
         ("mask", picture, {"_type": "Image"}),
+        ("word_ids", picture, {"_type": "Image"}),
+        ("words", pa.list_(pa.string()), {"feature": text, "_type": "List"}),
         ("seed", pa.int64(), number),
         ("number", pa.int64(), number),
     )

@@ -134,7 +134,8 @@ def _lay_phone(screen: Sheet, look: Look, random: Random) -> Sheet:
     body = Sheet(width, height, vary((30, 30, 34) if look.dark else (60, 60, 66), random))
     body.rgb.paste(screen.rgb, (edge, edge))
     body.ids.paste(screen.ids, (edge, edge))
-    body.parts = screen.parts
+    body.word_ids.paste(screen.word_ids, (edge, edge))
+    body.parts, body.words = screen.parts, screen.words
     left, top = random.uniform(16, 496 - width), random.uniform(-30, 0)
     square = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
     corners = [(x + random.uniform(-12, 12), y + random.uniform(-8, 8)) for x, y in square]

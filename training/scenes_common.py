@@ -6,6 +6,7 @@ Everything random comes from the ``Random`` a caller passes in, so one seed give
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,7 @@ LABEL_NAMES = ("unrelated", "drug chat", "drug deal place", "drug substance")
 UNRELATED, CHAT, PLACE, SUBSTANCE = range(4)
 SHEET_PX = 512  # scenes are drawn on twice the default picture size; the camera reduces them, which smooths edges
 TEXTURE_PX = 1024
+MOST_WORDS = 255  # of a sheet, numbered in 8 bits
 HANGUL_PACKAGE = "koreanize-matplotlib"
 
 COLOURS: dict[str, Colour] = {
@@ -83,7 +85,7 @@ class Scene:
 
 
 class Sheet:
-    """RGB pixels and, aligned with them, the number of the deciding part each pixel shows (0: none).
+    """RGB pixels and, aligned with them, the numbers of the deciding part and of the word that each shows (0: none).
 
     Args:
         width: in pixels.
@@ -94,12 +96,16 @@ class Sheet:
         rgb: PIL image, RGB.
         ids: PIL image, L; part number per pixel.
         parts: label of part 1, 2, …
+        word_ids: PIL image, L; word number per pixel.
+        words: word 1, 2, … as written.
     """
 
     def __init__(self, width: int = SHEET_PX, height: int = SHEET_PX, fill: Colour = (0, 0, 0)) -> None:
         self.rgb = Image.new("RGB", (width, height), fill)
         self.ids = Image.new("L", (width, height), 0)
         self.parts: list[str] = []
+        self.word_ids = Image.new("L", (width, height), 0)
+        self.words: list[str] = []
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,6 +121,17 @@ class Sheet:
         """Number of a new deciding part."""
         self.parts.append(label)
         return len(self.parts)
+
+    def write(self, xy: Point, row: str, font: ImageFont.FreeTypeFont, fill: Colour) -> None:
+        """Draw a row of text from its upper left corner and remember where each of its words stands."""
+        self.draw.text(xy, row, fill=fill, font=font)
+        pen, (left, top), height = ImageDraw.Draw(self.word_ids), xy, sum(font.getmetrics())
+        for found in re.finditer(r"\S+", row):
+            if len(self.words) == MOST_WORDS:
+                return
+            self.words.append(found.group())
+            start, end = (left + font.getlength(row[:place]) for place in found.span())
+            pen.rectangle((start, top, end, top + height), fill=len(self.words))
 
     def stamp(self, sprite: Image.Image, xy: Point, part: int = 0, shadow: float = 0.0) -> None:
         """Paste a sprite (RGBA) centred at ``xy``; its opaque pixels become ``part``.
@@ -161,18 +178,24 @@ class Sheet:
         """Lay another sheet, with its parts, onto a quadrilateral of this one."""
         source = np.array([[0, 0], [other.size[0], 0], other.size, [0, other.size[1]]], np.float32)
         matrix = cv2.getPerspectiveTransform(source, np.array(corners, np.float32))
-        ids = np.asarray(other.ids).astype(np.int32)
-        numbered = np.where(ids > 0, ids + len(self.parts), 0).astype(np.uint8)
         self.spread(other.rgb, corners)
-        warped = cv2.warpPerspective(numbered, matrix, self.size, flags=cv2.INTER_NEAREST)
-        own = np.asarray(self.ids)
-        self.ids = Image.fromarray(np.where(warped > 0, warped, own))
+        self.ids = _lay_numbers(self.ids, other.ids, matrix, len(self.parts))
+        self.word_ids = _lay_numbers(self.word_ids, other.word_ids, matrix, len(self.words))
         self.parts += other.parts
+        self.words += other.words
 
     def shade(self, light: NDArray[np.float32]) -> None:
         """Multiply the pixels by a map (h, w) or (h, w, 3) of any smaller size, stretched over the sheet."""
         wide = cv2.resize(light, self.size, interpolation=cv2.INTER_LINEAR)
         self.rgb = Image.fromarray(scale_pixels(np.asarray(self.rgb), np.asarray(wide, np.float32)))
+
+
+def _lay_numbers(below: Image.Image, above: Image.Image, matrix: NDArray[Any], offset: int) -> Image.Image:
+    """Numbers of one sheet, counted on from ``offset``, over those of another where there are any."""
+    numbers = np.asarray(above).astype(np.int32)
+    counted = np.where(numbers > 0, numbers + offset, 0).astype(np.uint8)
+    warped = cv2.warpPerspective(counted, matrix, below.size, flags=cv2.INTER_NEAREST)
+    return Image.fromarray(np.where(warped > 0, warped, np.asarray(below)))
 
 
 @functools.lru_cache

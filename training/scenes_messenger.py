@@ -184,7 +184,7 @@ class Screen:
         if message.part:
             ImageDraw.Draw(self.sheet.ids).rectangle(area, fill=self.sheet.add_part(message.part))
         for number, row in enumerate(rows):
-            draw.text((left + 13, y + 6 + number * line), row, fill=_ink(fill), font=self.font)
+            self.sheet.write((left + 13, y + 6 + number * line), row, self.font, _ink(fill))
         if not listed and self.random.random() < 0.7:
             clock = f"{self.random.randint(0, 23):02d}:{self.random.randint(0, 59):02d}"
             beside = (left - 6 if on_right else left + box_width + 6, y + box_height - 6)

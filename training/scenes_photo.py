@@ -23,10 +23,12 @@ class Photo:
     Attributes:
         jpeg: encoded picture.
         ids: uint8 (size, size), number of the deciding part per pixel, 0 for none.
+        word_ids: uint8 (size, size), number of the word per pixel, 0 for none.
     """
 
     jpeg: bytes
     ids: Pixels
+    word_ids: Pixels
 
 
 def take_photo(sheet: Sheet, size: int, random: Random) -> Photo:
@@ -41,16 +43,19 @@ def take_photo(sheet: Sheet, size: int, random: Random) -> Photo:
     matrix = _choose_view(ids, random)
     side = sheet.size[0]
     rgb = cv2.warpPerspective(rgb, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    seen = cv2.warpPerspective(ids, matrix, (side, side), flags=cv2.INTER_NEAREST)
     pixels = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
-    small = cv2.resize(seen, (size, size), interpolation=cv2.INTER_NEAREST)
     pixels = _blur(_expose(pixels, random), random)
     pixels += _noise(size, random)
     buffer = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
         buffer, "JPEG", quality=random.randint(45, 95), subsampling=random.choice((0, 2))
     )
-    return Photo(buffer.getvalue(), small.astype(np.uint8))
+    return Photo(buffer.getvalue(), _move(ids, matrix, size), _move(np.asarray(sheet.word_ids), matrix, size))
+
+
+def _move(numbers: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
+    seen = cv2.warpPerspective(numbers, matrix, numbers.shape[::-1], flags=cv2.INTER_NEAREST)
+    return np.asarray(cv2.resize(seen, (size, size), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _choose_view(ids: Pixels, random: Random) -> NDArray[np.float64]:

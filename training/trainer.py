@@ -23,6 +23,7 @@ from training.memory import check_memory
 from training.optimizer import MuonWithAdamW
 from training.pictures import Pictures, keep_batch
 from training.progress import watch
+from training.reading import reading_loss
 from training.recipe import TrainRecipe
 from training.stopping import EarlyStopping
 
@@ -38,6 +39,7 @@ class ClassifierTrainer(Trainer):
         recipe: optimiser, decay of the running average, label smoothing (used without a teacher).
         teacher: labels the training pictures besides their own labels, if any.
         mask_weight: of the loss of patches, for a student whose patches answer to masks.
+        word_weight: the same for words.
         resumed_from: the checkpoint to continue, if any.
     """
 
@@ -51,6 +53,7 @@ class ClassifierTrainer(Trainer):
         recipe: TrainRecipe,
         teacher: Teacher | None,
         mask_weight: float = 0.0,
+        word_weight: float = 0.0,
         resumed_from: Path | None,
     ) -> None:
         self.average = RunningAverage(module, recipe.ema_decay)
@@ -58,7 +61,7 @@ class ClassifierTrainer(Trainer):
         self.optimizer: Optimizer | None = None
         self._held_out = held_out
         self._teacher = teacher
-        self._mask_weight = mask_weight
+        self._mask_weight, self._word_weight = mask_weight, word_weight
         self._recipe = recipe
         super().__init__(
             model=module,
@@ -85,7 +88,10 @@ class ClassifierTrainer(Trainer):
             smoothing = self._recipe.label_smoothing if model.training else 0.0
             loss = F.cross_entropy(outputs["logits"].float(), inputs["labels"], label_smoothing=smoothing)
             if model.training and "masks" in inputs:
-                loss = loss + self._mask_weight * mask_loss(outputs["patch_logits"], inputs["masks"], inputs["labels"])
+                masks = inputs["masks"].squeeze(1)
+                loss = loss + self._mask_weight * mask_loss(outputs["mask_logits"], masks, inputs["labels"])
+            if model.training and "word_ids" in inputs:
+                loss = loss + self._word_weight * reading_loss(outputs["word_logits"], inputs["word_ids"])
         return (loss, {"logits": outputs["logits"]}) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
