@@ -13,20 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny_vit import SIDE, encode_png, tiny_vit_recipe
 from training.augment import augment_pictures
 from training.errors import DataError, RecipeError
 from training.finetune import finetune
 from training.masks import mask_loss, read_masks
 from training.pictures import Pictures
 from training.recipe import AugmentRecipe, Recipe, read_recipe
-
-SIDE = 16
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _write(folder: Path, count: int = 32) -> Path:
@@ -42,9 +35,9 @@ def _write(folder: Path, count: int = 32) -> Path:
         pixels[mask > 0] = 250 if label else 5
         rows.append(
             {
-                "image": {"bytes": _png(pixels), "path": None},
+                "image": {"bytes": encode_png(pixels), "path": None},
                 "label": ("dark", "bright")[label],
-                "mask": {"bytes": _png(mask), "path": None},
+                "mask": {"bytes": encode_png(mask), "path": None},
             }
         )
     folder.mkdir(exist_ok=True)
@@ -53,26 +46,8 @@ def _write(folder: Path, count: int = 32) -> Path:
 
 
 def _recipe(**changes: object) -> Recipe:
-    content: dict[str, object] = {
-        "name": "masks",
-        "labels": ["dark", "bright"],
-        "model": {
-            "architecture": "vit",
-            "config": {
-                "hidden_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 32,
-                "image_size": SIDE,
-                "patch_size": 4,
-            },
-        },
-        "image": {"size": SIDE, "crop": SIDE},
-        "augment": {"flip": 0.5, "shift": 2},
-        "train": {"epochs": 30, "batch_size": 16, "learning_rate": 0.003, "checkpoint_steps": 1000},
-        "mask_weight": 1.0,
-    }
-    return Recipe.model_validate(content | changes)
+    train = {"epochs": 30, "batch_size": 16, "learning_rate": 0.003, "checkpoint_steps": 1000}
+    return tiny_vit_recipe(**{"augment": {"flip": 0.5, "shift": 2}, "train": train, "mask_weight": 1.0} | changes)
 
 
 def test_loss_is_the_cross_entropy_of_what_each_patch_shows() -> None:

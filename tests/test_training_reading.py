@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from PIL import Image
 
+from tests.tiny_vit import SIDE, encode_png, tiny_vit_recipe
 from training.augment import augment_pictures
 from training.errors import DataError, RecipeError
 from training.finetune import finetune
@@ -22,14 +21,7 @@ from training.recipe import AugmentRecipe, Recipe, read_recipe
 from training.scenes import render_picture
 from training.scenes_common import Sheet, find_fonts, load_font
 
-SIDE, PATCH = 16, 4
 WORDS = {"Ice,": (250, 20, 20), "snow": (20, 250, 20), "tea": (20, 20, 250)}
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _write(folder: Path, count: int = 32) -> Path:
@@ -46,9 +38,9 @@ def _write(folder: Path, count: int = 32) -> Path:
             ids[top : top + 8, 4:12] = place
         rows.append(
             {
-                "image": {"bytes": _png(pixels), "path": None},
+                "image": {"bytes": encode_png(pixels), "path": None},
                 "label": ("dark", "bright")[number % 2],
-                "word_ids": {"bytes": _png(ids), "path": None},
+                "word_ids": {"bytes": encode_png(ids), "path": None},
                 "words": written,
             }
         )
@@ -58,26 +50,7 @@ def _write(folder: Path, count: int = 32) -> Path:
 
 
 def _recipe(**changes: object) -> Recipe:
-    content: dict[str, object] = {
-        "name": "words",
-        "labels": ["dark", "bright"],
-        "model": {
-            "architecture": "vit",
-            "config": {
-                "hidden_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "intermediate_size": 32,
-                "image_size": SIDE,
-                "patch_size": PATCH,
-            },
-        },
-        "image": {"size": SIDE, "crop": SIDE},
-        "augment": {"flip": 0.0, "shift": 2},
-        "train": {"epochs": 60, "batch_size": 16, "learning_rate": 0.003, "checkpoint_steps": 1000},
-        "word_weight": 1.0,
-    }
-    return Recipe.model_validate(content | changes)
+    return tiny_vit_recipe(**{"word_weight": 1.0} | changes)
 
 
 def test_loss_is_the_cross_entropy_of_the_words_each_patch_shows() -> None:
@@ -93,16 +66,19 @@ def test_loss_is_the_cross_entropy_of_the_words_each_patch_shows() -> None:
     logits[0, 3, 0] = math.log(rest)
     by_hand = [math.log(2), 0.5 * math.log(2) + 0.5 * math.log(2 * rest), math.log(2), math.log(rest + 1)]
     assert reading_loss(logits, word_bytes).item() == pytest.approx(sum(by_hand) / 4, abs=1e-5)
+    # Pixels beyond the last whole patch are seen by no patch, so what they show is asked of none.
+    wider = torch.nn.functional.pad(word_bytes, (0, 1, 0, 1), value=9 / 255)
+    assert reading_loss(logits, wider).item() == pytest.approx(sum(by_hand) / 4, abs=1e-5)
 
 
 def test_words_are_numbered_by_how_often_they_stand_whatever_their_case(tmp_path: Path) -> None:
     ids = np.zeros((4, 4), np.uint8)
     ids[0], ids[1], ids[2] = 1, 2, 3
     rows = [
-        {"word_ids": {"bytes": _png(ids), "path": None}, "words": ["Tea?", "ice", ":)"]},
-        {"word_ids": {"bytes": _png(ids), "path": None}, "words": ["tea", "snow", "ICE,"]},
-        {"word_ids": {"bytes": _png(ids), "path": None}, "words": []},
-        {"word_ids": {"bytes": _png(ids), "path": None}, "words": ["tea", "tea", "tea"]},
+        {"word_ids": {"bytes": encode_png(ids), "path": None}, "words": ["Tea?", "ice", ":)"]},
+        {"word_ids": {"bytes": encode_png(ids), "path": None}, "words": ["tea", "snow", "ICE,"]},
+        {"word_ids": {"bytes": encode_png(ids), "path": None}, "words": []},
+        {"word_ids": {"bytes": encode_png(ids), "path": None}, "words": ["tea", "tea", "tea"]},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     maps = read_word_ids(tmp_path / "t.parquet", [0, 1, 2], 8)
@@ -119,7 +95,7 @@ def test_more_words_than_a_byte_holds_are_told_apart(tmp_path: Path) -> None:
     ids = np.arange(1, 101, dtype=np.uint8).reshape(10, 10)
     rows = [
         {
-            "word_ids": {"bytes": _png(ids), "path": None},
+            "word_ids": {"bytes": encode_png(ids), "path": None},
             "words": [f"w{100 * row + number:04d}" for number in range(100)],
         }
         for row in range(3)

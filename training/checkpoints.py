@@ -50,6 +50,7 @@ class RunningAverage:
     def update(self) -> None:
         """Take in the weights after one optimiser step."""
         if self._average is not None:
+            self._average.to(next(self._model.parameters()).device)  # made before the model went to the GPU, if to any
             self._average.update_parameters(self._model)
 
     @contextmanager

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from tqdm.auto import tqdm
 
 from models.errors import BadImageError
 from models.imaging import read_image
+from training.decoding import decode_each
 from training.errors import DataError
 from training.picture_table import PictureTable
 
@@ -61,21 +61,27 @@ def fingerprint(table: PictureTable, title: str) -> tuple[PictureTable, Fingerpr
     Raises:
         DataError: if none can be read.
     """
+    named = dict(zip(reversed(table.places.tolist()), reversed(table.sources), strict=True))
+
+    def decode(index: int) -> tuple[str, tuple[int, int]] | str:
+        try:
+            image = read_image(table.pictures[index], name=named[index])
+        except BadImageError as error:
+            return str(error)
+        return image.sha256, (_to_int(imagehash.phash(image.rgb)), _to_int(imagehash.dhash(image.rgb)))
+
     readable: list[int] = []
     digests: list[str] = []
     hashes: list[tuple[int, int]] = []
     unreadable: list[str] = []
-    named = dict(zip(reversed(table.places.tolist()), reversed(table.sources), strict=True))
-    for index in tqdm(range(len(table.pictures)), desc=title, unit="img", mininterval=1.0):
-        try:
-            image = read_image(table.pictures[index], name=named[index])
-        except BadImageError as error:
-            logger.warning("left out: %s", error)
-            unreadable.append(str(error))
+    for index, found in enumerate(decode_each(len(table.pictures), decode, title)):
+        if isinstance(found, str):
+            logger.warning("left out: %s", found)
+            unreadable.append(found)
             continue
         readable.append(index)
-        digests.append(image.sha256)
-        hashes.append((_to_int(imagehash.phash(image.rgb)), _to_int(imagehash.dhash(image.rgb))))
+        digests.append(found[0])
+        hashes.append(found[1])
     if not readable:
         raise DataError("none of the pictures can be read; the first says: " + unreadable[0])
     hashed = np.array(hashes, dtype=np.uint64)

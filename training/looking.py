@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -17,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from training.asking import Asked, AskedAnew, read_picture
 from training.augment import augment_pictures
+from training.decoding import decode_each
 from training.errors import RecipeError
 from training.language_recipe import LanguageRecipe
 from training.pictures import read_statistics
@@ -182,11 +186,16 @@ def look_once(
     Raises:
         DataError: if a picture cannot be read.
     """
-    seen: list[Tensor] = []
     device = next(tower.parameters()).device
-    for start in tqdm(range(0, len(pictures), LOOKED_AT_ONCE), desc="looking", unit="batch", mininterval=1.0):
-        shown = [read_picture(picture) for picture in pictures[start : start + LOOKED_AT_ONCE]]
-        pixels = processor(images=shown, return_tensors="pt")["pixel_values"].to(device)
+
+    def decode(place: int) -> NDArray[np.float32]:
+        shown: Tensor = processor(images=[read_picture(pictures[place])], return_tensors="pt")["pixel_values"][0]
+        return shown.numpy()
+
+    seen: list[Tensor] = []
+    views = decode_each(len(pictures), decode, "looking")
+    while shown := list(itertools.islice(views, LOOKED_AT_ONCE)):
+        pixels = torch.from_numpy(np.stack(shown)).to(device)
         if mirrored:
             pixels = torch.stack([pixels, pixels.flip(-1)], 1).flatten(0, 1)
         # Half the bits, twice the speed: what is kept of the features has no more of them.
@@ -201,16 +210,16 @@ def resize_once(pictures: Sequence[bytes | Path], image_processor: Any) -> Tenso
     Raises:
         DataError: if a picture cannot be read.
     """
-    resized = [
-        image_processor(read_picture(picture), do_rescale=False, do_normalize=False, return_tensors="pt")[
-            "pixel_values"
-        ][0]
-        .round()
-        .clamp(0, 255)
-        .to(torch.uint8)
-        for picture in tqdm(pictures, desc="decoding", unit="img", mininterval=1.0)
-    ]
-    return torch.stack(resized) if resized else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+
+    def decode(place: int) -> NDArray[np.uint8]:
+        shown = image_processor(
+            read_picture(pictures[place]), do_rescale=False, do_normalize=False, return_tensors="pt"
+        )
+        pixels: Tensor = shown["pixel_values"][0]
+        return pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+
+    resized = list(decode_each(len(pictures), decode, "decoding"))
+    return torch.from_numpy(np.stack(resized)) if resized else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
 
 
 def _stretches(pupil: Pupil) -> bool:

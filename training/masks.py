@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from training.decoding import decode_each
 from training.errors import DataError
 
 COLUMN = "mask"
@@ -39,14 +41,18 @@ def read_masks(file: Path, rows: Sequence[int], side: int) -> Tensor:
     if COLUMN not in pq.read_schema(file).names:
         raise DataError(f"{file.name}: mask_weight needs a column {COLUMN}, as python -m training scenes writes it.")
     encoded = pq.read_table(file, columns=[COLUMN])[COLUMN]
-    masks = torch.zeros(len(rows), 1, side, side, dtype=torch.uint8)
-    for place, row in enumerate(rows):
+
+    def decode(place: int) -> NDArray[np.uint8]:
         try:
-            mask = Image.open(io.BytesIO(encoded[row].as_py()["bytes"]))
+            mask = Image.open(io.BytesIO(encoded[rows[place]].as_py()["bytes"]))
             deciding = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8) * 255)
         except (OSError, TypeError, KeyError) as error:
-            raise DataError(f"{file.name} row {row}: its mask cannot be read: {error}") from error
-        masks[place, 0] = torch.from_numpy(np.array(deciding.resize((side, side), Image.Resampling.BOX)))
+            raise DataError(f"{file.name} row {rows[place]}: its mask cannot be read: {error}") from error
+        return np.array(deciding.resize((side, side), Image.Resampling.BOX))
+
+    masks = torch.empty(len(rows), 1, side, side, dtype=torch.uint8)
+    for place, mask in enumerate(decode_each(len(rows), decode, "masks")):
+        masks[place, 0] = torch.from_numpy(mask)
     return masks
 
 

@@ -7,15 +7,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 from transformers.image_processing_utils import BaseImageProcessor
 
 from models.errors import BadImageError
 from models.imaging import read_image
 from training.augment import augment_pictures, mix_batch
+from training.decoding import decode_each
 from training.errors import DataError
 from training.labelled import LabelledSet
 from training.recipe import AugmentRecipe
@@ -36,18 +38,24 @@ def decode_pictures(labelled: LabelledSet, processor: BaseImageProcessor) -> tup
     Raises:
         DataError: if none can be read.
     """
-    decoded: Tensor | None = None
-    readable: list[int] = []
-    for index in tqdm(range(len(labelled)), desc="decoding", unit="img", mininterval=1.0):
+
+    def decode(index: int) -> NDArray[np.uint8] | str:
         try:
             image = read_image(labelled.pictures[index], name=labelled.sources[index]).rgb
         except BadImageError as error:
-            logger.warning("left out: %s", error)
+            return str(error)
+        pixels: Tensor = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        return pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+
+    decoded: Tensor | None = None
+    readable: list[int] = []
+    for index, pixels in enumerate(decode_each(len(labelled), decode, "decoding")):
+        if isinstance(pixels, str):
+            logger.warning("left out: %s", pixels)
             continue
-        pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
         if decoded is None:  # room for all at once: stacking them in the end would need every picture twice
             decoded = torch.empty(len(labelled), *pixels.shape, dtype=torch.uint8)
-        decoded[len(readable)] = pixels.round().clamp(0, 255).to(torch.uint8)
+        decoded[len(readable)] = torch.from_numpy(pixels)
         readable.append(index)
     if decoded is None:
         raise DataError("none of the pictures can be read.")

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from training.decoding import decode_each
 from training.errors import DataError
 
 COLUMNS = ("word_ids", "words")
@@ -48,17 +50,24 @@ def read_word_ids(file: Path, rows: Sequence[int], side: int) -> Tensor:
     counts = Counter(word for words in written for word in words)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY]
     numbers = {word: number for number, word in enumerate(ranked, 1)}
-    maps = torch.zeros(len(rows), 2, side, side, dtype=torch.uint8)
-    for place, (words, encoded) in enumerate(zip(written, table["word_ids"], strict=True)):
+    nothing = np.zeros((2, side, side), np.uint8)
+
+    def decode(place: int) -> NDArray[np.uint8]:
+        words = written[place]
         if not words:
-            continue
+            return nothing
         number_of = np.zeros(256, np.int64)
         number_of[1 : len(words) + 1] = [numbers.get(word, 0) for word in words]
         try:
-            ids = Image.open(io.BytesIO(encoded.as_py()["bytes"])).resize((side, side), Image.Resampling.NEAREST)
+            encoded = table["word_ids"][place].as_py()["bytes"]
+            ids = Image.open(io.BytesIO(encoded)).resize((side, side), Image.Resampling.NEAREST)
         except (OSError, TypeError, KeyError) as error:
             raise DataError(f"{file.name} row {rows[place]}: its word_ids cannot be read: {error}") from error
-        maps[place] = torch.from_numpy(np.stack(np.divmod(number_of[np.asarray(ids)], 256)))
+        return np.stack(np.divmod(number_of[np.asarray(ids)], 256)).astype(np.uint8)
+
+    maps = torch.empty(len(rows), 2, side, side, dtype=torch.uint8)
+    for place, one in enumerate(decode_each(len(rows), decode, "words")):
+        maps[place] = torch.from_numpy(one)
     return maps
 
 
@@ -71,7 +80,8 @@ def reading_loss(patch_logits: Tensor, word_bytes: Tensor) -> Tensor:
 
     Args:
         patch_logits: float32 (n, prefix + patches, words + 1), first "no word"; the patches are a square grid.
-        word_bytes: float32 (n, 2, side, side), bytes of ``read_word_ids`` over 255; side is a multiple of the grid's.
+        word_bytes: float32 (n, 2, side, side), bytes of ``read_word_ids`` over 255; what lies beyond the last whole
+            patch is left out, as the transformer leaves it out.
 
     Returns:
         Scalar, the mean over all pixels.
@@ -79,7 +89,7 @@ def reading_loss(patch_logits: Tensor, word_bytes: Tensor) -> Tensor:
     grid = int(patch_logits.shape[1] ** 0.5)
     count, _, side, _ = word_bytes.shape
     patch = side // grid
-    high, low = word_bytes.mul(255).round().long().unbind(1)
+    high, low = word_bytes[..., : grid * patch, : grid * patch].mul(255).round().long().unbind(1)
     shown = (256 * high + low).view(count, grid, patch, grid, patch).transpose(2, 3).reshape(count, grid * grid, -1)
     chances = patch_logits[:, -grid * grid :].float().log_softmax(-1)
     return -chances.gather(-1, shown).mean()

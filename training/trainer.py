@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 
 from training.checkpoints import CheckpointCallback, RunningAverage
+from training.decoding import count_cores
 from training.distillation import Teacher
 from training.errors import RecipeError
 from training.masks import mask_loss
@@ -226,6 +227,8 @@ def make_arguments(
         logging_steps=0.01,  # a hundred points on the loss curve
         logging_nan_inf_filter=False,  # it would write the mean of the losses before, and the run look healthy
         dataloader_drop_last=True,
+        # A GPU would wait for pictures to be changed; a CPU trains and changes them with the same cores.
+        dataloader_num_workers=max(0, count_cores() - 2) if torch.cuda.is_available() else 0,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         label_names=["labels"],
