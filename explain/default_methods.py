@@ -31,7 +31,7 @@ DEFAULTS: Mapping[str, DefaultMethod] = MappingProxyType(
     {
         "classifier": DefaultMethod("eigengradcam", pointing=0.925, chance=0.155),
         "clip": DefaultMethod("gradcam", pointing=0.31, chance=0.146),
-        "vlm": DefaultMethod("eigengradcam", pointing=0.527, chance=0.228),
+        "vlm": DefaultMethod("layercam", pointing=0.487, chance=0.225),
     }
 )
 """Kind of model (``ModelSpec.kind``) to its method."""
